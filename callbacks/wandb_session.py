@@ -1,0 +1,76 @@
+"""wandb around one run: offline unless somebody is logged in, never a question, closed at the end."""
+
+import json
+import netrc
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from pytorch_lightning.loggers import WandbLogger
+
+AGENT_PARAMETER = "_wandb"
+"""A preempted run comes back from the agent with this extra parameter, which no config knows (wandb#4237)."""
+
+
+def is_logged_in() -> bool:
+    """True if wandb would find a key by itself."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+class OurWandbLogger(WandbLogger):
+    """WandbLogger without the argument that wandb 0.31 warns of in every run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._wandb_init.pop("anonymous", None)
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """Choose the mode where WANDB_MODE does not, and finish the run however the block ends."""
+    chosen_here = "WANDB_MODE" not in os.environ
+    if chosen_here:
+        os.environ["WANDB_MODE"] = "online" if is_logged_in() else "offline"
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        if (wandb := sys.modules.get("wandb")) and wandb.run is not None:
+            wandb.finish(exit_code=int(failed))
+        if chosen_here:
+            os.environ.pop("WANDB_MODE", None)
+
+
+def _clean_json(word: str) -> str:
+    """``word``; if it is or ends in ``=`` and a JSON file with the agent's parameter, a copy's path in its place."""
+    option, _, path = word.rpartition("=")
+    if not path.endswith(".json") or not Path(path).is_file():
+        return word
+    content = json.loads(Path(path).read_text())
+    if not isinstance(content, dict) or AGENT_PARAMETER not in content:
+        return word
+    del content[AGENT_PARAMETER]
+    with tempfile.NamedTemporaryFile("w", prefix="sweep-", suffix=".json", delete=False) as copy:
+        json.dump(content, copy)
+    return f"{option}={copy.name}" if option else copy.name
+
+
+def without_agent_parameters(args: Any) -> Any:
+    """``args`` (None: the command line) without ``--_wandb=...`` and with JSON files cleaned of it."""
+    words = sys.argv[1:] if args is None else args
+    if not isinstance(words, list):
+        return args
+    words = [_clean_json(w) for w in words if not str(w).startswith(f"--{AGENT_PARAMETER}")]
+    return args if args is None and words == sys.argv[1:] else words

@@ -1,0 +1,86 @@
+"""A folder of whole images of any size, for evaluation: Kodak, DIV2K, or your own."""
+
+from pathlib import Path
+
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from datamodules.base import data_root, evaluation_loader, is_rank_zero, warn
+from datamodules.crops import NamedImages
+from datamodules.image_reading import describe_skipped, find_photos, scan_photos
+
+
+def warn_of_skipped(folder: Path, skipped: dict[str, list[str]]) -> None:
+    """Count and name, once, the files that the rules of datamodules/image_reading.py left out."""
+    if skipped:
+        warn(f"{folder}: skipped {describe_skipped(skipped)}")
+
+
+def whole_images(folder: Path, paths: list[Path] | None = None) -> NamedImages:
+    """The images of ``folder`` at their own size, named by their path below it.
+
+    Every file is decoded once here, so that a truncated one is known, counted and named before the evaluation
+    starts. Grayscale (8 bit) is replicated to three channels; other modes are skipped and counted.
+
+    Args:
+        folder: searched with its subfolders.
+        paths: the files to take instead of all.
+
+    Raises:
+        ValueError: if no image is left.
+    """
+    scan = scan_photos(
+        find_photos(folder) if paths is None else paths, gray_to_rgb=True, full=True, quiet=not is_rank_zero()
+    )
+    warn_of_skipped(folder, scan.skipped)
+    if not scan.paths:
+        raise ValueError(
+            f"no usable image in {folder}: {describe_skipped(scan.skipped) or 'no PNG, JPEG or WebP file'}"
+        )
+    return NamedImages(scan.paths, [path.relative_to(folder).as_posix() for path in scan.paths], gray_to_rgb=True)
+
+
+class ImageFiles(LightningDataModule):
+    """Whole images, one a batch, for ``validate``, ``test`` and ``predict``.
+
+    Layout::
+
+        <root>/<folder>/**/*.{png,jpg,jpeg,webp}
+
+    Batches: ``image`` uint8 [1, 3, H, W] in 0..255, ``name``: one path below the folder. PNG, JPEG and WebP of
+    8 bits; grayscale is replicated to RGB; CMYK, palette, alpha, 16-bit, damaged and over-200-megapixel files are
+    skipped, counted and named. Under DDP each image is evaluated once, on one rank.
+
+    Args:
+        folder: below the root, or absolute.
+        root: the data root; PARSIMONY_DATA or ``data`` if not given.
+        num_workers: processes that decode.
+
+    Raises:
+        FileNotFoundError: at setup, if the folder is missing.
+        ValueError: at setup, if it holds no usable image.
+    """
+
+    def __init__(self, folder: str = "kodak", root: str | None = None, num_workers: int = 0) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.folder = data_root(root) / folder
+        self.num_workers = num_workers
+        self.images: NamedImages | None = None
+
+    def setup(self, stage: str) -> None:
+        if self.images is not None:
+            return
+        if not self.folder.is_dir():
+            raise FileNotFoundError(
+                f"no folder {self.folder}: put PNG, JPEG or WebP images there, or set PARSIMONY_DATA or root to the "
+                "folder above it (Kodak: 24 PNG files, https://r0k.us/graphics/kodak)"
+            )
+        self.images = whole_images(self.folder)
+
+    def val_dataloader(self) -> DataLoader:
+        assert self.images is not None, "setup comes first"
+        return evaluation_loader(self.images, 1, self.num_workers, self.trainer)
+
+    test_dataloader = val_dataloader
+    predict_dataloader = val_dataloader

@@ -1,0 +1,232 @@
+"""Integer CDFs of the logistic mixture, and its symbols in and out of the entropy coder.
+
+Everything below the network's float32 output is integer arithmetic. ``_quantise`` rounds the parameters of one
+sub-pixel to integers, ``_cdf_at`` evaluates the mixture's CDF at one bin edge from those integers and tables, and
+encoder, decoder and the dense tables of other coders all call these two. Equal network outputs thus give equal CDFs
+on any machine; a network that computes the integers itself can take the place of ``_quantise``.
+
+No table over the alphabet is made: an encoder evaluates two edges per symbol, a decoder bisects. Units:
+
+    positions   bins, from the first symbol; means in 1/256 bin
+    scales      natural logarithm of bins, rounded to 1/32; inverse from a table in 2^-24
+    weights     logits relative to the largest, rounded to 1/32; exponential from a table in 2^-14
+    coefficients  raw values rounded to 1/512; sigmoid from a table in 2^-16
+    logistic    argument in 2^-16, value from a table in 2^-28, linear between 1/64 apart
+
+Letters: h, w positions, Q = P * C * K parameters of a position, C channels, K mixtures, L symbols.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from modules.components.coding.rans import TOTAL, check_exhausted, encode_intervals, open_stream, pop, slot_of
+from modules.l3c.nets import Alphabet
+
+MAX_MIXTURES = 32  # K * 2^14 * 2^28 * 2^16 must stay below 2^63
+
+_WEIGHT_STEPS, _WEIGHT_RANGE = 32, 12
+_SCALE_STEPS, _MIN_LOG_SCALE, _MAX_LOG_SCALE = 32, -7, 9
+_COEFFICIENT_STEPS, _COEFFICIENT_RANGE = 512, 12
+_LOGISTIC_STEPS, _LOGISTIC_RANGE = 64, 20
+_MEAN_LIMIT = np.float32(4096 * 256)
+
+
+def _exact_table(function, points: np.ndarray, scale: int) -> np.ndarray:
+    """round(scale * function(points)), the rounding done far from ties so that every machine gets this table."""
+    return np.rint(function(points.astype(np.float64)) * scale).astype(np.int64)
+
+
+_WEIGHT = _exact_table(lambda x: np.exp(-x), np.arange(_WEIGHT_STEPS * _WEIGHT_RANGE + 1) / _WEIGHT_STEPS, 1 << 14)
+_INVERSE_SCALE = _exact_table(
+    lambda x: np.exp(-x),
+    np.arange(_SCALE_STEPS * (_MAX_LOG_SCALE - _MIN_LOG_SCALE) + 1) / _SCALE_STEPS + _MIN_LOG_SCALE,
+    1 << 24,
+)
+_SIGMOID = _exact_table(
+    lambda x: 1 / (1 + np.exp(-x)),
+    np.arange(2 * _COEFFICIENT_STEPS * _COEFFICIENT_RANGE + 1) / _COEFFICIENT_STEPS - _COEFFICIENT_RANGE,
+    1 << 16,
+)
+_LOGISTIC = _exact_table(
+    lambda x: 1 / (1 + np.exp(-x)),
+    np.arange(2 * _LOGISTIC_STEPS * _LOGISTIC_RANGE + 2) / _LOGISTIC_STEPS - _LOGISTIC_RANGE,
+    1 << 28,
+)
+_LOGISTIC_LIMIT = np.int64(_LOGISTIC_RANGE << 16)
+
+
+class Grid(NamedTuple):
+    """What the kernels need of an alphabet."""
+
+    num_symbols: int
+    low: np.float32
+    inverse_step: np.float32
+    log_step: np.float32
+    is_rgb: bool
+    num_mixtures: int
+
+    @classmethod
+    def of(cls, alphabet: Alphabet, num_mixtures: int) -> "Grid":
+        """Raises ValueError for more mixtures or symbols than 64-bit integers and 16-bit CDFs can hold."""
+        if not 0 < num_mixtures <= MAX_MIXTURES or not 1 < alphabet.num_symbols <= 4096:
+            raise ValueError(f"cannot code {alphabet.num_symbols} symbols with {num_mixtures} mixtures")
+        step = np.float32(alphabet.step)
+        inverse, log_step = np.float32(1 / alphabet.step), np.float32(np.log(np.float64(step)))
+        return cls(alphabet.num_symbols, np.float32(alphabet.low), inverse, log_step, alphabet.is_rgb, num_mixtures)
+
+
+@njit(nogil=True, inline="always")
+def _rounded(value, steps, low, high):
+    """Nearest integer of value * steps within [low, high]; low for NaN."""
+    scaled = value * np.float32(steps)
+    if not scaled > np.float32(low):
+        return np.int64(low)
+    return np.int64(high) if scaled >= np.float32(high) else np.int64(np.rint(scaled))
+
+
+@njit(nogil=True, inline="always")
+def _quantise(p, channel, num_channels, known, grid, weights, means, inverses):
+    """Integer mixture of one sub-pixel from p [Q]; ``known`` [C] symbols of earlier channels; sum of weights."""
+    num_mixtures = grid.num_mixtures
+    first = channel * num_mixtures
+    block = num_channels * num_mixtures
+    largest = p[first]
+    for k in range(1, num_mixtures):
+        if p[first + k] > largest:
+            largest = p[first + k]
+    total = np.int64(0)
+    for k in range(num_mixtures):
+        drop = _rounded(largest - p[first + k], _WEIGHT_STEPS, 0, _WEIGHT_STEPS * _WEIGHT_RANGE)
+        weights[k] = _WEIGHT[drop]
+        total += weights[k]
+        mean = (p[block + first + k] - grid.low) * grid.inverse_step
+        means[k] = _rounded(mean, 256, -_MEAN_LIMIT, _MEAN_LIMIT)
+        if grid.is_rgb and channel > 0:
+            raw = 3 * block + k
+            a = _rounded(p[raw + (channel - 1) * num_mixtures], _COEFFICIENT_STEPS, -6144, 6144)
+            means[k] += (_SIGMOID[a + 6144] * known[0]) >> 8
+            if channel == 2:
+                c = _rounded(p[raw + 2 * num_mixtures], _COEFFICIENT_STEPS, -6144, 6144)
+                means[k] += (_SIGMOID[c + 6144] * known[1]) >> 8
+        log_scale = max(p[2 * block + first + k], np.float32(-7.0)) - grid.log_step
+        inverses[k] = _INVERSE_SCALE[
+            _rounded(log_scale - np.float32(_MIN_LOG_SCALE), _SCALE_STEPS, 0, len(_INVERSE_SCALE) - 1)
+        ]
+    return total
+
+
+@njit(nogil=True, inline="always")
+def _cdf_at(edge, num_symbols, num_mixtures, weights, total, means, inverses):
+    """Integer CDF 0..65536 at the lower edge of symbol ``edge``: 0 at 0, 65536 at L, strictly increasing."""
+    if edge <= 0:
+        return np.int64(0)
+    if edge >= num_symbols:
+        return np.int64(TOTAL)
+    position = np.int64(edge * 256 - 128)
+    mass = np.int64(0)
+    for k in range(num_mixtures):
+        t = ((position - means[k]) * inverses[k]) >> 16
+        t = min(max(t, -_LOGISTIC_LIMIT), _LOGISTIC_LIMIT) + _LOGISTIC_LIMIT
+        index = t >> 10
+        below = _LOGISTIC[index]
+        mass += weights[k] * (below + (((_LOGISTIC[index + 1] - below) * (t & 1023)) >> 10))
+    return (mass * (TOTAL - num_symbols)) // (total << 28) + edge
+
+
+@njit(nogil=True, cache=True)
+def _intervals(p, symbols, grid, starts, frequencies):
+    """Intervals of symbols [h, w, C'] under p [H >= h, W >= w, Q], in raster order, channels innermost."""
+    height, width, coded = symbols.shape
+    num_mixtures = grid.num_mixtures
+    num_channels = p.shape[2] // (num_mixtures * (4 if grid.is_rgb else 3))
+    weights = np.empty(num_mixtures, np.int64)
+    means = np.empty(num_mixtures, np.int64)
+    inverses = np.empty(num_mixtures, np.int64)
+    n = 0
+    for y in range(height):
+        for x in range(width):
+            for c in range(coded):
+                total = _quantise(p[y, x], c, num_channels, symbols[y, x], grid, weights, means, inverses)
+                s = np.int64(symbols[y, x, c])
+                start = _cdf_at(s, grid.num_symbols, num_mixtures, weights, total, means, inverses)
+                stop = _cdf_at(s + 1, grid.num_symbols, num_mixtures, weights, total, means, inverses)
+                starts[n] = start
+                frequencies[n] = stop - start
+                n += 1
+
+
+@njit(nogil=True, cache=True)
+def _pop_all(p, symbols, grid, state, words):
+    """Fill symbols [h, w, C'] from the stream; returns the coder's state and position."""
+    height, width, coded = symbols.shape
+    num_mixtures = grid.num_mixtures
+    num_channels = p.shape[2] // (num_mixtures * (4 if grid.is_rgb else 3))
+    weights = np.empty(num_mixtures, np.int64)
+    means = np.empty(num_mixtures, np.int64)
+    inverses = np.empty(num_mixtures, np.int64)
+    position = 0
+    for y in range(height):
+        for x in range(width):
+            for c in range(coded):
+                total = _quantise(p[y, x], c, num_channels, symbols[y, x], grid, weights, means, inverses)
+                slot = slot_of(state)
+                low, start = np.int64(0), np.int64(0)
+                high, stop = np.int64(grid.num_symbols), np.int64(TOTAL)
+                while high - low > 1:
+                    middle = (low + high) >> 1
+                    edge = _cdf_at(middle, grid.num_symbols, num_mixtures, weights, total, means, inverses)
+                    if edge <= slot:
+                        low, start = middle, edge
+                    else:
+                        high, stop = middle, edge
+                symbols[y, x, c] = low
+                state, position = pop(state, position, words, start, stop - start)
+                if position > len(words):
+                    return state, position
+    return state, position
+
+
+@njit(nogil=True, cache=True)
+def _tables(p, known, channel, grid, tables):
+    """Dense CDFs [n, L + 1] of one channel at positions p [n, Q] with known symbols [n, C]."""
+    num_mixtures = grid.num_mixtures
+    num_channels = p.shape[1] // (num_mixtures * (4 if grid.is_rgb else 3))
+    weights = np.empty(num_mixtures, np.int64)
+    means = np.empty(num_mixtures, np.int64)
+    inverses = np.empty(num_mixtures, np.int64)
+    for i in range(len(p)):
+        total = _quantise(p[i], channel, num_channels, known[i], grid, weights, means, inverses)
+        for edge in range(grid.num_symbols + 1):
+            tables[i, edge] = _cdf_at(edge, grid.num_symbols, num_mixtures, weights, total, means, inverses)
+
+
+def encode_mixture(parameters: np.ndarray, symbols: np.ndarray, grid: Grid) -> bytes:
+    """Stream of symbols [h, w, C'] under parameters [H, W, Q] float32, H >= h and W >= w.
+
+    Fewer channels than the alphabet has (C' < C) codes the first ones only, as for grayscale images.
+    """
+    starts, frequencies = np.empty(symbols.size, np.uint16), np.empty(symbols.size, np.uint16)
+    _intervals(parameters, symbols, grid, starts, frequencies)
+    return encode_intervals(starts, frequencies)
+
+
+def decode_mixture(stream: bytes, parameters: np.ndarray, shape: tuple[int, int, int], grid: Grid) -> np.ndarray:
+    """Symbols [h, w, C'] uint16 of a stream of ``encode_mixture`` with the same parameters.
+
+    Raises:
+        CorruptStreamError: if the stream does not fit the parameters.
+    """
+    state, words = open_stream(stream)
+    symbols = np.zeros(shape, np.uint16)
+    state, position = _pop_all(parameters, symbols, grid, state, words)
+    check_exhausted(state, position, words)
+    return symbols
+
+
+def mixture_tables(parameters: np.ndarray, known: np.ndarray, channel: int, grid: Grid) -> np.ndarray:
+    """Dense CDFs [n, L + 1] int64 in 0..65536 of ``channel`` at positions with parameters [n, Q], known [n, C]."""
+    tables = np.empty((len(parameters), grid.num_symbols + 1), np.int64)
+    _tables(parameters, known, channel, grid, tables)
+    return tables

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from modules.components.coding.rans import (
+    TOTAL,
+    CorruptStreamError,
+    decode_uniform,
+    encode_intervals,
+    encode_uniform,
+    uniform_edge,
+)
+
+
+def reference_encode(starts: list[int], frequencies: list[int]) -> bytes:
+    """The textbook recursion on Python's unbounded integers, word by word."""
+    state, words = 1 << 31, []
+    for start, frequency in zip(reversed(starts), reversed(frequencies), strict=True):
+        if state >= frequency << 47:
+            words.insert(0, state & 0xFFFFFFFF)
+            state >>= 32
+        state = (state // frequency << 16) + state % frequency + start
+    return state.to_bytes(8, "little") + b"".join(word.to_bytes(4, "little") for word in words)
+
+
+def test_stream_equals_the_recursion_on_exact_integers():
+    rng = np.random.default_rng(0)
+    frequencies = np.concatenate([rng.integers(1, 3000, 300), [1, 1, 65281, TOTAL - 1]])
+    starts = np.array([int(rng.integers(0, TOTAL - f + 1)) for f in frequencies])
+    stream = encode_intervals(starts.astype(np.uint16), frequencies.astype(np.uint16))
+    assert stream == reference_encode(starts.tolist(), frequencies.tolist())
+
+
+@pytest.mark.parametrize("num_symbols", [2, 25, 256, 1000])
+@pytest.mark.parametrize("count", [0, 1, 5, 4096])
+def test_uniform_round_trip_and_length(num_symbols, count):
+    symbols = np.random.default_rng(count).integers(0, num_symbols, count)
+    stream = encode_uniform(symbols, num_symbols)
+    assert np.array_equal(decode_uniform(stream, count, num_symbols), symbols)
+    assert 8 * len(stream) <= count * np.log2(num_symbols) * 1.01 + 64 + 32
+
+
+def test_uniform_intervals_cover_everything_once():
+    edges = uniform_edge(np.arange(26), 25)
+    assert edges[0] == 0 and edges[-1] == TOTAL and np.all(np.diff(edges) > 0)
+
+
+def test_golden_bytes():
+    assert encode_uniform(np.arange(25), 25).hex() == GOLDEN
+
+
+GOLDEN = "PLACEHOLDER"
+
+
+@pytest.mark.parametrize("damage", ["cut", "append", "ragged", "empty", "state"])
+def test_damage_is_noticed(damage):
+    stream = encode_uniform(np.random.default_rng(1).integers(0, 25, 500), 25)
+    damaged = {
+        "cut": stream[:-4],
+        "append": stream + b"\0\0\0\0",
+        "ragged": stream[:-1],
+        "empty": b"",
+        "state": bytes(8) + stream[8:],
+    }[damage]
+    with pytest.raises(CorruptStreamError):
+        decode_uniform(damaged, 500, 25)

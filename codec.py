@@ -274,9 +274,8 @@ def export(arguments: argparse.Namespace) -> int:
     if arguments.output.exists() and not arguments.force:
         raise FileExistsError(f"{arguments.output} exists; --force overwrites it")
     replace_with(arguments.output, lambda temporary: save_weights(temporary, config, state, not arguments.full))
-    print(
-        f"{arguments.output}: {arguments.output.stat().st_size:,} bytes, model {load_codec(arguments.output).fingerprint.hex()}"
-    )
+    fingerprint = load_codec(arguments.output).fingerprint.hex()
+    print(f"{arguments.output}: {arguments.output.stat().st_size:,} bytes, model {fingerprint}")
     return 0
 
 
@@ -300,11 +299,10 @@ def build_parser() -> argparse.ArgumentParser:
     sub = command("compress", compress, "images to compressed files; each is decoded again before it is written")
     batch_options(sub)
     sub.add_argument("--model", help=f"shipped weights by name (default: {DEFAULT_MODEL}); see the command models")
-    sub.add_argument("--precision", choices=("float32", "float64"), default="float32",
-                     help="float64 is slower and lets files decode on other machines (default: %(default)s)")  # fmt: skip
-    sub.add_argument(
-        "--coder", choices=("rans", "torchac"), default="rans", help="entropy coder (default: %(default)s)"
-    )
+    precision = "of the network; float64 is slower and lets files decode on other machines (default: %(default)s)"
+    sub.add_argument("--precision", choices=("float32", "float64"), default="float32", help=precision)
+    coder = "entropy coder (default: %(default)s)"
+    sub.add_argument("--coder", choices=("rans", "torchac"), default="rans", help=coder)
     batch_options(command("decompress", decompress, "compressed files to PNG"))
     command("info", info, "what a compressed file says of itself").add_argument("files", nargs="+", type=Path)
     command("models", models, "list the shipped weights")

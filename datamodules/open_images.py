@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
@@ -11,7 +12,14 @@ from torch.utils.data import DataLoader
 from datamodules.base import ResumableDataLoader, data_root, evaluation_loader, is_rank_zero, training_loader, warn
 from datamodules.crops import NamedImages, RandomCrops, centre_crop, read_tensor
 from datamodules.image_files import warn_of_skipped, whole_images
-from datamodules.image_reading import SkippedImageError, describe_skipped, find_photos, read_image_list, scan_photos
+from datamodules.image_reading import (
+    SkippedImageError,
+    decode,
+    describe_skipped,
+    find_photos,
+    read_image_list,
+    scan_photos,
+)
 
 HOW_TO_GET = (
     "Expected is <root>/<split>/**/<ImageID>.{png,jpg,webp}. Open Images: "
@@ -105,6 +113,18 @@ class OpenImages(LightningDataModule):
             self.val_set = self._centre_crops()
         if stage in ("test", "predict") and self.test_set is None:
             self.test_set = whole_images(self._folder("test"), self._files("test"))
+
+    def held_out_images(self) -> dict[str, np.ndarray]:
+        """The first eight usable validation photographs, uint8 [H, W, 3] each, by name."""
+        images: dict[str, np.ndarray] = {}
+        for path in self._files("val"):
+            try:
+                images[path.name] = decode(path)
+            except SkippedImageError:
+                continue
+            if len(images) == 8:
+                break
+        return images
 
     def train_dataloader(self) -> ResumableDataLoader:
         assert self.train_set is not None, "setup comes first"

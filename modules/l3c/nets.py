@@ -221,7 +221,8 @@ class Pyramid(nn.Module):
 def variance_preserving_(network: nn.Module) -> None:
     """Re-scale PyTorch's initial weights, which shrink the signal by 0.58 per layer, so that latents fill [-1, 1].
 
-    Residual branches start small, R's means spread over 0..255, and logistics wide, so that every pixel has a gradient.
+    Residual branches start small. All logistics start at the mean colour, so that all learn to follow the image
+    (spread over 0..255 they become a histogram first), with scales from 7 to 90, so that every pixel has a gradient.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and not isinstance(module, FixedAffine):
@@ -236,8 +237,9 @@ def variance_preserving_(network: nn.Module) -> None:
             assert module.bias is not None
             module.weight *= 0.3
             _, means, log_scales, _ = module.bias.view(4, 3, -1)
-            means[0] = torch.linspace(13, 243, means.shape[1]) / module.mean_unit
-            log_scales.fill_(3.0)
+            means.zero_()
+            means[0] = 255 * RGB_MEAN[0] / module.mean_unit
+            log_scales.copy_(torch.linspace(2.0, 4.5, log_scales.shape[1]))
 
 
 class L3CNet(Pyramid):

@@ -201,7 +201,8 @@ def _unpack_metadata(compressed: bytes) -> dict[str, bytes]:
     metadata = {}
     while reader.data:
         name_length, length = reader.numbers("BI")
-        metadata[reader.take(name_length).decode("ascii", errors="replace")] = reader.take(length)
+        name = reader.take(name_length).decode("ascii", errors="replace")
+        metadata[name] = reader.take(length)
     return metadata
 
 

@@ -66,7 +66,7 @@ def _bits_per_sample(image: ImageFile, path: Path) -> int:
     if image.format == "TIFF":
         return max(image.tag_v2.get(258, (8,)))  # type: ignore[attr-defined]
     if image.format == "PPM" and image.tile[0].codec_name == "ppm":  # Pillow rescales: maximum other than 255
-        return image.tile[0].args[1].bit_length()
+        return int(image.tile[0].args[1]).bit_length()  # type: ignore[index]
     return 8
 
 

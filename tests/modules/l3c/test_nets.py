@@ -58,7 +58,8 @@ def test_every_parameter_gets_a_gradient_and_targets_are_not_detached():
 
 def test_values_of_symbols_come_from_the_quantiser_table():
     network = L3CNet(8, 1)
-    latent = network.encode(torch.randint(0, 256, (1, 3, 16, 16)).float())[0]
+    with torch.no_grad():
+        latent = network.encode(torch.randint(0, 256, (1, 3, 16, 16)).float())[0]
     assert torch.equal(network.values(1, latent.symbols), latent.values)
 
 

@@ -49,7 +49,7 @@ def test_round_trip(mode, coder, metadata):
 def test_golden_header():
     assert (
         pack(container(metadata={}))[:30].hex()
-        == "50534d5901" + "8b00000000000000" + "036c3363" + "000102030405060708090a0b0c"
+        == "50534d5901" + "7600000000000000" + "036c3363" + "000102030405060708090a0b0c"
     )
 
 

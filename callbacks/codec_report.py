@@ -1,0 +1,99 @@
+"""What a codec in training has learnt, shown on held-out photographs: real file sizes, samples, a file that decodes."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+from modules.components.coding.container import pack, unpack
+
+
+def size_as(pixels: np.ndarray, file_format: str, **options: Any) -> int:
+    """Bytes of uint8 pixels [H, W, 3] in one of Pillow's formats."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, file_format, **options)
+    return buffer.tell()
+
+
+class CodecReport(Callback):
+    """When training ends: a table of bpsp against PNG and WebP, samples as a picture, one compressed file.
+
+    The module gives ``codec()`` (compress, decompress, extension) and, for the picture, ``sample(image)``; the
+    datamodule gives ``held_out_images()``. Everything is written to ``dirpath`` and pictures go to wandb as well.
+
+    Args:
+        dirpath: folder for the files.
+        num_images: held-out photographs to use.
+    """
+
+    def __init__(self, dirpath: str, num_images: int = 4) -> None:
+        self.folder = Path(dirpath)
+        self.num_images = num_images
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        missing = [name for name in ("codec", "sample") if not hasattr(pl_module, name)]
+        if missing or not hasattr(trainer.datamodule, "held_out_images"):  # type: ignore[attr-defined]
+            raise ValueError("CodecReport needs a module with codec() and sample(), and data with held_out_images()")
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        images = dict(list(trainer.datamodule.held_out_images().items())[: self.num_images])  # type: ignore[attr-defined]
+        Console(soft_wrap=True).print(self._table(pl_module, images))
+        picture = draw_samples(pl_module, images, self.folder / "samples.png")
+        print(f"samples     {picture}")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("samples", [str(picture)])
+
+    def _table(self, pl_module: LightningModule, images: dict[str, np.ndarray]) -> Table:
+        """bpsp of real files; each of ours is written, read back and compared."""
+        codec = pl_module.codec()  # type: ignore[operator]
+        rows, path = [], self.folder
+        for name, pixels in images.items():
+            path = self.folder / f"{Path(name).stem}{codec.extension}"
+            path.write_bytes(pack(codec.compress(pixels)))
+            if not np.array_equal(codec.decompress(unpack(path.read_bytes())), pixels):
+                raise RuntimeError(f"{path} does not decode to the pixels it was made from")
+            sizes = [
+                path.stat().st_size,
+                size_as(pixels, "PNG", optimize=True),
+                size_as(pixels, "WEBP", lossless=True, quality=100, method=6),
+            ]
+            rows.append((name, [8 * size / pixels.size for size in sizes]))
+        table = Table("held-out photograph", "ours", "PNG", "WebP", title="bpsp of files", caption=f"{path} decodes")
+        for name, values in [*rows, ("mean", list(np.mean([values for _, values in rows], axis=0)))]:
+            table.add_row(name, *(f"{value:.3f}" for value in values))
+        return table
+
+
+def draw_samples(pl_module: LightningModule, images: dict[str, np.ndarray], path: Path) -> Path:
+    """A row per photograph: itself, then samples with more and more scales drawn from the model."""
+    import matplotlib.pyplot as plt
+
+    columns: list[list[np.ndarray]] = []
+    for pixels in images.values():
+        x = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+        samples = pl_module.sample(x)[:, 0].permute(0, 2, 3, 1).cpu().numpy()  # type: ignore[operator]
+        columns.append([pixels, *samples])
+    titles = ["photograph", "pixels sampled", *(f"and z1..z{s}" if s > 1 else "and z1" for s in range(1, 9))]
+    height, width = columns[0][0].shape[:2]
+    size = (2.4 * len(columns[0]), 2.4 * len(columns) * height / width + 0.3)
+    figure, axes = plt.subplots(len(columns), len(columns[0]), figsize=size, squeeze=False, layout="constrained")
+    for row, pictures in zip(axes, columns, strict=True):
+        for axis, picture, title in zip(row, pictures, titles, strict=False):
+            axis.imshow(picture)
+            axis.axis("off")
+            if row is axes[0]:
+                axis.set_title(title, fontsize=9)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+    return path

@@ -1,0 +1,167 @@
+"""Sets of points and of draws, small enough for memory, and the loader that hands out each item once, in order.
+
+Batches of points are dicts: ``points`` float64 [B, D], ``index`` int64 [B] (the row in the set), and ``label`` int64
+[B] where known. Items of a study are one whole draw each: ``points`` [N, D], ``label`` [N], ``index`` (the draw) and
+``setting``, what distinguishes it, as a dict of numbers.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.base import EpochSampler, ResumableDataLoader, data_root, evaluation_loader, rank_and_world
+
+NO_LABEL = -1
+
+
+class InOrder(EpochSampler):
+    """Every index in order: rank r of w takes r, r + w, ...; the last ones wrap around, so that all ranks take equally
+    many. Whoever gathers the items tells the repeated ones by their ``index``. ``start`` skips, as in EpochSampler."""
+
+    def __iter__(self) -> Iterator[Any]:
+        size = len(self.dataset)  # type: ignore[arg-type]
+        order = [(self.rank + step * self.num_replicas) % size for step in range(len(self))]
+        return iter(order[self.start :])
+
+
+def gathering_loader(dataset: Dataset, batch_size: int | None, trainer: Trainer | None) -> ResumableDataLoader:
+    """All items, sharded and resumable; ``batch_size`` None hands out items instead of batches."""
+    sampler = InOrder(dataset, 0, *rank_and_world(trainer))
+    loader = ResumableDataLoader(dataset, batch_size=batch_size, sampler=sampler, generator=torch.Generator())
+    loader.trainer = trainer
+    return loader
+
+
+class Points(Dataset):
+    """``points`` [N, D] and ``label`` [N], NO_LABEL where unknown."""
+
+    def __init__(self, points: Tensor, label: Tensor | None = None) -> None:
+        self.points = points.double()
+        self.label = torch.full((len(points),), NO_LABEL) if label is None else label.long()
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"points": self.points[index], "label": self.label[index], "index": index}
+
+
+class GatheredPoints(LightningDataModule):
+    """What sets of points share: a subclass gives ``load()``, the points and labels (or None) of the whole set.
+
+    ``fit`` goes through the set once an epoch, in order; ``predict`` and ``test`` hand out the same points.
+    """
+
+    def __init__(self, batch_size: int = 4096) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        self.batch_size = batch_size
+        self.dataset: Points | None = None
+
+    def load(self) -> tuple[Tensor, Tensor | None]:
+        raise NotImplementedError
+
+    def setup(self, stage: str) -> None:
+        if self.dataset is None:
+            self.dataset = Points(*self.load())
+
+    def train_dataloader(self) -> DataLoader:
+        assert self.dataset is not None, "setup comes first"
+        return gathering_loader(self.dataset, self.batch_size, self.trainer)
+
+    def predict_dataloader(self) -> DataLoader:
+        assert self.dataset is not None, "setup comes first"
+        return evaluation_loader(self.dataset, self.batch_size, 0, self.trainer)
+
+    test_dataloader = predict_dataloader
+
+
+def unit_norm(points: Tensor) -> Tensor:
+    """Rows scaled to Euclidean norm 1; zero rows stay zero."""
+    norms = points.norm(dim=1, keepdim=True)
+    return points / torch.where(norms > 0, norms, 1.0)
+
+
+def read_matrix(path: Path) -> np.ndarray:
+    """Numbers [N, D] of a .npy file (never pickled) or of a .csv file with commas and at most one header line.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds anything but a matrix of numbers.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}: expected is a .npy or .csv matrix with a point in each row")
+    try:
+        if path.suffix == ".npy":
+            matrix = np.load(path, allow_pickle=False)
+        elif path.suffix == ".csv":
+            first = path.open(encoding="utf-8").readline()
+            matrix = np.loadtxt(path, delimiter=",", ndmin=2, skiprows=0 if is_numeric(first) else 1)
+        else:
+            raise ValueError("the name must end in .npy or .csv")
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{path} cannot be read as a matrix: {error}") from None
+    if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.number) or np.iscomplexobj(matrix):
+        raise ValueError(f"{path} holds {matrix.dtype} of shape {matrix.shape}, not a real matrix [N, D]")
+    return matrix.astype(np.float64)
+
+
+def is_numeric(line: str) -> bool:
+    try:
+        [float(word) for word in line.split(",")]
+    except ValueError:
+        return False
+    return True
+
+
+class PointFiles(GatheredPoints):
+    """A matrix of points from one file: rows are points.
+
+    Args:
+        points: .npy or .csv below the root, or absolute.
+        labels: .npy or .csv of one whole number a point, if known.
+        normalize: scale every point to norm 1.
+        root: PARSIMONY_DATA or ``data`` if not given.
+        batch_size: rows handed out at a time.
+
+    Raises:
+        FileNotFoundError, ValueError: at setup, for missing, unreadable or unequally long files.
+    """
+
+    def __init__(
+        self,
+        points: str,
+        labels: str | None = None,
+        normalize: bool = False,
+        root: str | None = None,
+        batch_size: int = 4096,
+    ) -> None:
+        super().__init__(batch_size)
+        self.save_hyperparameters()
+        folder = data_root(root)
+        self.points_path = folder / points
+        self.labels_path = None if labels is None else folder / labels
+        self.normalize = normalize
+
+    def load(self) -> tuple[Tensor, Tensor | None]:
+        points = torch.from_numpy(read_matrix(self.points_path))
+        if self.normalize:
+            points = unit_norm(points)
+        return points, None if self.labels_path is None else self._labels(self.labels_path, len(points))
+
+    @staticmethod
+    def _labels(path: Path, number: int) -> Tensor:
+        if path.is_file() and path.suffix == ".npy":
+            values = np.load(path, allow_pickle=False).reshape(-1)
+        else:
+            values = read_matrix(path).reshape(-1)
+        if len(values) != number or not np.array_equal(values, np.round(values)):
+            raise ValueError(f"{path} holds {len(values)} labels for {number} points, or not whole numbers")
+        return torch.from_numpy(values.astype(np.int64))

@@ -1,0 +1,107 @@
+"""ECG classification as a LightningModule: signal, augmentation, log-spectrogram, network, weighted loss."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+
+from modules.ecg.augmentation import Augmentation
+from modules.ecg.losses import published_weights, weighted_cross_entropy
+from modules.ecg.metrics import ChallengeF1
+from modules.ecg.nets import CNN, CRNN, Classification
+from modules.ecg.spectrogram import LogSpectrogram, num_frames
+
+Batch = dict[str, Any]
+
+
+class ECG(LightningModule):
+    """Classify padded records into N, A, O and ~ (noisy).
+
+    ``val/f1`` and ``test/f1`` are the challenge's score, in 0..1; ``matrices`` gives the counts behind them.
+
+    Args:
+        network: ``CNN`` or ``CRNN``.
+        augmentation: of training batches; None trains on the records as they are.
+        truncate_spectrogram: the whole-number logarithms of the authors' code.
+        class_weights: of the loss: ``published``, one number per class, or None.
+        reduction: of the loss over the batch; the code takes the sum.
+        optimizer: called with the trainable parameters.
+        lr_scheduler: called with the optimizer and stepped after every batch.
+        augmentation_seed: of its random numbers, with rank, epoch and batch.
+    """
+
+    def __init__(
+        self,
+        network: CNN | CRNN,
+        augmentation: Augmentation | None = None,
+        truncate_spectrogram: bool = False,
+        class_weights: Literal["published"] | Sequence[float] | None = "published",
+        reduction: Literal["sum", "mean"] = "sum",
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        augmentation_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.spectrogram = LogSpectrogram(truncate_spectrogram)
+        self.augmentation = augmentation
+        weights = published_weights() if class_weights == "published" else class_weights
+        self.class_weights = None if weights is None else torch.as_tensor(weights)
+        self.reduction = reduction
+        self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        self.augmentation_seed = augmentation_seed
+        self.train_f1, self.val_f1, self.test_f1 = ChallengeF1(), ChallengeF1(), ChallengeF1()
+
+    def forward(self, signal: Tensor, length: Tensor) -> Classification:
+        """Signal [N, T] in 1/1000 mV at 300 Hz and its samples [N] -> logits and their course over time."""
+        return self.network(self.spectrogram(signal), num_frames(length))
+
+    def loss(self, output: Classification, label: Tensor) -> Tensor:
+        return weighted_cross_entropy(output.logits, label, self.class_weights, self.reduction)
+
+    def batch_generator(self, batch_index: int) -> torch.Generator:
+        """Random numbers that follow from seed, rank, epoch and batch alone, so that a resumed run draws the same."""
+        key = (self.augmentation_seed, self.global_rank, self.current_epoch, batch_index)
+        return torch.Generator(self.device).manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        signal, length, label = batch["signal"], batch["length"], batch["label"]
+        if self.augmentation is not None:
+            signal, length = self.augmentation(signal, length, self.batch_generator(batch_index))
+        output = self(signal, length)
+        loss = self.loss(output, label)
+        self.train_f1.update(output.logits.detach(), label)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(label))
+        self.log("train/f1", self.train_f1, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        output = self(batch["signal"], batch["length"])
+        self.val_f1.update(output.logits, batch["label"])
+        self.log("val/f1", self.val_f1, prog_bar=True)
+        loss = weighted_cross_entropy(output.logits, batch["label"], self.class_weights, "mean")
+        self.log("val/loss", loss, batch_size=len(batch["label"]), sync_dist=True)
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        output = self(batch["signal"], batch["length"])
+        self.test_f1.update(output.logits, batch["label"])
+        self.log("test/f1", self.test_f1)
+
+    def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        """Probabilities [N, K] of the batch's records and their names."""
+        return {"name": batch["name"], "probabilities": self(batch["signal"], batch["length"]).logits.softmax(1)}
+
+    def matrices(self) -> dict[str, Tensor]:
+        """Confusion matrices [K, K] counted so far, rows the true class; a collective."""
+        return {"val": self.val_f1.matrix(), "test": self.test_f1.matrix()}
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.lr_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}

@@ -1,0 +1,180 @@
+"""The paper's experiments: many draws, each clustered by several algorithms, every outcome a record.
+
+    draw (a batch) -> each run -> a record {setting, algorithm, options that vary, draw, metrics, seconds}
+
+Records are plain dicts. They travel in the checkpoint, so that an interrupted study goes on where it stopped, and are
+collected from all ranks at the end; callbacks/study_table.py turns them into tables and pictures.
+"""
+
+import time
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from modules.subspace import metrics
+from modules.subspace.pursuits import Pursuit
+from modules.subspace.solvers import mp_path, omp_path, solver
+from modules.subspace.spectral import affinity, spectral_clustering
+
+Record = dict[str, Any]
+
+
+def expand(options: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """(options with one value each, those among them that vary): a list stands for one run per value."""
+    varied = [name for name, value in options.items() if isinstance(value, list)]
+    for values in product(*(options[name] for name in varied)):
+        chosen = dict(zip(varied, values, strict=True))
+        yield {**options, **chosen}, chosen
+
+
+def gather_records(records: list[Record]) -> list[Record]:
+    """The records of all ranks, each once, ordered by draw."""
+    parts = [records]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        parts = [[] for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather_object(parts, records)
+    together = {tuple(_identity(record).items()): record for part in parts for record in part}
+    return sorted(together.values(), key=lambda record: record["draw"])
+
+
+def _identity(record: Record) -> Record:
+    return {name: value for name, value in record.items() if name in ("draw", "algorithm") or name.startswith("with_")}
+
+
+class Study(LightningModule):
+    """Base of the two studies: what a draw leaves behind is ``examine``'s; the rest is bookkeeping.
+
+    There is nothing to learn. An optimizer over one idle number makes Lightning count the draws as steps; without
+    steps it saves no checkpoint, and without a parameter it refuses DDP.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.idle = nn.Parameter(torch.zeros(()))
+        self.records: list[Record] = []
+
+    def examine(self, points: Tensor, label: np.ndarray) -> Iterator[Record]:
+        raise NotImplementedError
+
+    def training_step(self, batch: dict[str, Any], batch_index: int) -> None:
+        draw = {**{name: float(value) for name, value in batch["setting"].items()}, "draw": int(batch["index"])}
+        self.records += [draw | record for record in self.examine(batch["points"], batch["label"].cpu().numpy())]
+        self.optimizers().step()  # type: ignore[union-attr]
+
+    def on_train_epoch_end(self) -> None:
+        self.records = gather_records(self.records)
+        for name in sorted({record["algorithm"] for record in self.records}):
+            own = [record for record in self.records if record["algorithm"] == name]
+            for key in ("error", "fde", "true_positives", "seconds"):
+                if values := [record[key] for record in own if key in record]:
+                    self.log(f"train/{key}_{name}", float(np.mean(values)), rank_zero_only=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["records"] = gather_records(self.records)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.records = checkpoint["records"]
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD([self.idle], lr=1.0)
+
+
+class ClusteringStudy(Study):
+    """Clustering error, connections and seconds of several algorithms on the same draws (Figs. 2, 4, Tables 1, 2).
+
+    Args:
+        algorithms: name -> {solver: omp | mp | tsc | nsn | lasso, and its options}; an option given as a list is
+            run once per value.
+        true_number: give the algorithms the number of clusters; otherwise the eigengap finds it.
+        kmeans_seed: the draws have their own.
+    """
+
+    def __init__(self, algorithms: dict[str, dict[str, Any]], true_number: bool = True, kmeans_seed: int = 0) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.true_number, self.kmeans_seed = true_number, kmeans_seed
+        self.runs = []
+        for name, options in algorithms.items():
+            for chosen, varied in expand(options):
+                method = chosen.pop("solver", name)
+                self.runs.append(({"algorithm": name} | _named(varied), solver(method, chosen)))
+
+    def examine(self, points: Tensor, label: np.ndarray) -> Iterator[Record]:
+        number = len(np.unique(label))
+        for names, run in self.runs:
+            start, cpu_start = time.perf_counter(), time.process_time()
+            coefficients = run(points)
+            coded = time.perf_counter()
+            graph = affinity(coefficients)
+            found = spectral_clustering(graph, number if self.true_number else None, self.kmeans_seed)
+            seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
+            times = {"seconds": seconds, "cpu_seconds": cpu_seconds, "coding_seconds": coded - start}
+            true, false = metrics.true_false_positives(coefficients, label)
+            yield {
+                **names,
+                **metrics.labelling_metrics(found.labels, label),
+                "fde": metrics.feature_detection_error(coefficients, label),
+                "true_positives": float(true.mean()),
+                "false_positives": float(false.mean()),
+                "wrong_number": float(found.num_clusters != number),
+                **times,
+            }
+
+
+def _named(varied: dict[str, Any]) -> dict[str, Any]:
+    return {f"with_{name}": value for name, value in varied.items()}
+
+
+class StoppingStudy(Study):
+    """True and false neighbours of each cluster's points under a residual bound tau (Fig. 3); nothing is clustered.
+
+    One pursuit down to the smallest bound serves all: a looser one stops at a prefix of its steps.
+
+    Args:
+        tolerances: bounds tau for ``omp`` and ``mp``.
+    """
+
+    def __init__(self, tolerances: dict[str, list[float]]) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if unknown := set(tolerances) - {"omp", "mp"}:
+            raise ValueError(f"tolerances are for omp and mp, not {', '.join(sorted(unknown))}")
+        self.tolerances = tolerances
+
+    def examine(self, points: Tensor, label: np.ndarray) -> Iterator[Record]:
+        number, classes = len(points), np.unique(label)
+        for name, bounds in self.tolerances.items():
+            path = omp_path if name == "omp" else mp_path
+            counts = [neighbor_counts(block, number, bounds) for block in path(points, tolerance=min(bounds))]
+            chosen = torch.cat(counts, 1).cpu().numpy()  # [tau, N, N]
+            if name == "mp":  # tests its bound before the first step, too
+                chosen &= (points.norm(dim=1).cpu() > torch.tensor(bounds)[:, None]).numpy()[:, :, None]
+            for bound, graph in zip(bounds, chosen, strict=True):
+                for index, cluster in enumerate(classes):
+                    own = label == cluster
+                    inside, outside = graph[own][:, own].sum(1).mean(), graph[own][:, ~own].sum(1).mean()
+                    yield {
+                        "algorithm": name,
+                        "with_tolerance": bound,
+                        "with_cluster": index,
+                        "true_positives": float(inside),
+                        "false_positives": float(outside),
+                    }
+
+
+def neighbor_counts(path: Pursuit, number: int, tolerances: list[float]) -> Tensor:
+    """bool [tau, B, N]: which of ``number`` atoms each of B points has taken when its residual first met each bound."""
+    shape = (len(tolerances), len(path.picks), number)
+    graphs = torch.zeros(shape, dtype=torch.bool, device=path.picks.device)
+    for graph, bound in zip(graphs, tolerances, strict=True):
+        is_taken = path.picks >= 0
+        is_taken[:, 1:] &= path.residuals[:, :-1] > bound
+        rows, steps = is_taken.nonzero(as_tuple=True)
+        graph[rows, path.picks[rows, steps]] = True
+    return graphs

@@ -1,0 +1,197 @@
+"""The codec's command line: files in, files out, one line per bad file."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import codec
+from modules.components.coding.model_file import ModelFileError, load_network, save_weights
+from modules.l3c.nets import L3CNet
+
+NETWORK = {"class_path": "modules.l3c.nets.L3CNet", "init_args": {"channels": 8, "num_blocks": 1}}
+
+
+@pytest.fixture
+def weights() -> str:
+    torch.manual_seed(0)
+    save_weights(Path("narrow.pt"), NETWORK, L3CNet(8, 1).state_dict(), half=True)
+    return "narrow.pt"
+
+
+def pixels(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def save(path: str, array: np.ndarray, mode: str | None = None, **options) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array, mode).save(path, **options)
+
+
+def test_folders_and_files_come_back_with_profile_and_exif(weights, capsys):
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    save("in/a.png", pixels(0, 9, 14, 3), icc_profile=b"not a real profile", exif=exif)
+    save("in/deep/b.webp", pixels(1, 16, 8, 3), lossless=True)
+    save("c.bmp", pixels(2, 5, 5))
+    call = ["--checkpoint", weights]
+    assert codec.main(["compress", "in", "c.bmp", "--output", "out", *call]) == 0
+    assert sorted(str(p) for p in Path("out").rglob("*.l3c")) == ["out/a.l3c", "out/c.l3c", "out/deep/b.l3c"]
+    assert "3 compressed" in capsys.readouterr().out
+    assert codec.main(["info", "out/a.l3c"]) == 0
+    assert "14 x 9 RGB" in capsys.readouterr().out
+    assert codec.main(["decompress", "out", "--output", "back", *call, "--workers", "2"]) == 0
+    for name, original in (("a.png", "in/a.png"), ("deep/b.png", "in/deep/b.webp"), ("c.png", "c.bmp")):
+        assert np.array_equal(np.array(Image.open(f"back/{name}")), np.array(Image.open(original)))
+    back = Image.open("back/a.png")
+    assert back.info["icc_profile"] == b"not a real profile"
+    assert back.getexif()[0x010E] == "a description"
+
+
+def test_nothing_is_overwritten_without_force_and_nothing_is_left_behind(weights, capsys):
+    save("a.png", pixels(0, 8, 8, 3))
+    save("a.bmp", pixels(1, 8, 8, 3))
+    call = ["compress", "a.png", "--output", "out", "--checkpoint", weights]
+    assert codec.main(call) == 0
+    first = Path("out/a.l3c").read_bytes()
+    assert codec.main(call) == 1
+    assert "--force" in capsys.readouterr().err
+    assert codec.main([*call, "--force"]) == 0
+    assert Path("out/a.l3c").read_bytes() == first
+    assert codec.main(["compress", "a.png", "a.bmp", "--output", "both", "--checkpoint", weights]) == 1
+    assert "another input already becomes" in capsys.readouterr().err
+    assert [p.name for p in Path("out").iterdir()] == ["a.l3c"]
+
+
+def sixteen_bit_rgb_png() -> bytes:
+    import struct
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(13))) + chunk(b"IEND", b"")
+    )
+
+
+def bad_files() -> dict[str, tuple[bytes, str]]:
+    def encoded(image: Image.Image, image_format: str, **options) -> bytes:
+        buffer = io.BytesIO()
+        image.save(buffer, image_format, **options)
+        return buffer.getvalue()
+
+    rgb = Image.fromarray(pixels(0, 30, 30, 3))
+    animation = [Image.new("RGB", (8, 8), c) for c in ("red", "blue")]
+    return {
+        "alpha.png": (encoded(rgb.convert("RGBA"), "PNG"), "alpha"),
+        "palette.png": (encoded(rgb.convert("P"), "PNG"), "mode P"),
+        "bits.png": (encoded(rgb.convert("1"), "PNG"), "mode 1"),
+        "deep_gray.png": (encoded(Image.fromarray(np.zeros((4, 4), np.uint16)), "PNG"), "mode I"),
+        "deep_rgb.png": (sixteen_bit_rgb_png(), "16 bits"),
+        "two_bits.png": (encoded(rgb.convert("L").quantize(4), "PNG", bits=2), "mode P"),
+        "transparent.png": (encoded(rgb, "PNG", transparency=(0, 0, 0)), "transparen"),
+        "print.jpg": (encoded(rgb.convert("CMYK"), "JPEG"), "CMYK"),
+        "moving.webp": (encoded(animation[0], "WEBP", save_all=True, append_images=animation[1:]), "2 frames"),
+        "deep.ppm": (b"P6\n2 2\n1023\n" + bytes(24), "10 bits"),
+        "cut.png": (encoded(rgb, "PNG")[:-60], ""),
+        "cut.jpg": (encoded(rgb, "JPEG")[:200], ""),
+        "text.png": (b"hello", "identify"),
+        "empty.png": (b"", "identify"),
+    }
+
+
+def test_bad_files_are_named_and_the_others_go_on(weights, capsys):
+    Path("in").mkdir()
+    for name, (data, _) in bad_files().items():
+        Path("in", name).write_bytes(data)
+    save("in/good.png", pixels(3, 8, 8, 3))
+    assert codec.main(["compress", "in", "missing.png", "--output", "out", "--checkpoint", weights]) == 1
+    assert [p.name for p in Path("out").iterdir()] == ["good.l3c"]
+    errors = capsys.readouterr().err
+    for name, (_, reason) in bad_files().items():
+        line = next(line for line in errors.splitlines() if line.startswith(f"in/{name}:"))
+        assert reason in line
+    assert "missing.png: no such file" in errors
+
+
+def test_a_foreign_or_damaged_file_is_one_line(weights, capsys):
+    save("a.png", pixels(0, 8, 8, 3))
+    codec.main(["compress", "a.png", "--output", "out", "--checkpoint", weights])
+    whole = Path("out/a.l3c").read_bytes()
+    Path("out/b.l3c").write_bytes(whole[:60])
+    torch.manual_seed(1)
+    save_weights(Path("other.pt"), NETWORK, L3CNet(8, 1).state_dict(), half=True)
+    assert codec.main(["decompress", "out", "--output", "back", "--checkpoint", "other.pt"]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2 and "none of: other" in errors[0] and "cut short" in errors[1]
+    assert not Path("back").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compress", "a.png", "--output", "out", "--model", "nothing"], "no model 'nothing'"),
+        (["compress", "a.png", "--output", "out", "--checkpoint", "nowhere.pt"], "nowhere.pt"),
+        (["export", "--checkpoint", "nowhere.ckpt", "--output", "x.pt"], "nowhere.ckpt"),
+    ],
+)
+def test_mistakes_in_the_call_are_one_line_and_exit_code_2(arguments, message, capsys):
+    assert codec.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"format": 1, "network": {"class_path": "os.system", "init_args": {"command": "true"}}, "state_dict": {}},
+        {"format": 1, "network": {"class_path": "modules.l3c.nets.Path", "init_args": {}}, "state_dict": {}},
+        {"format": 1, "network": NETWORK, "state_dict": {"x": torch.zeros(1)}},
+        {
+            "format": 1,
+            "network": {"class_path": "modules.l3c.nets.L3CNet", "init_args": {"wrong": 1}},
+            "state_dict": {},
+        },
+        {"format": 1},
+        {"something": "else"},
+        [1, 2],
+    ],
+)
+def test_strange_weights_are_refused(content):
+    torch.save(content, "strange.pt")
+    with pytest.raises(ModelFileError, match=r"strange\.pt"):
+        load_network(Path("strange.pt"))
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch pwned",)
+
+
+def test_weights_cannot_run_code():
+    torch.save({"format": 1, "network": Evil()}, "evil.pt")
+    with pytest.raises(ModelFileError):
+        load_network(Path("evil.pt"))
+    assert not Path("pwned").exists()
+
+
+def test_every_shipped_model_is_listed_and_compresses_a_photograph(capsys):
+    from sklearn.datasets import load_sample_image
+
+    assert codec.main(["models"]) == 0
+    listed = capsys.readouterr().out
+    photo = np.ascontiguousarray(load_sample_image("china.jpg")[100:196:, 200:328])
+    save("photo.png", photo)
+    assert codec.DEFAULT_MODEL in codec.shipped_models()
+    for name in codec.shipped_models():
+        assert name in listed
+        assert codec.main(["compress", "photo.png", "--output", name, "--model", name]) == 0
+        assert codec.main(["decompress", name, "--output", f"{name}-back"]) == 0
+        assert np.array_equal(np.array(Image.open(f"{name}-back/photo.png")), photo)
+        assert 8 * next(Path(name).iterdir()).stat().st_size / photo.size < 5

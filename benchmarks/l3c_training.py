@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from modules.l3c.losses import MIN_LOG_SCALE, scale_bits, shift_means, split_parameters
-from modules.l3c.nets import L3CNet, PyramidOutput
+from modules.l3c.losses import scale_bits, shift_means, split_parameters
+from modules.l3c.nets import MIN_LOG_SCALE, L3CNet, PyramidOutput
 
 
 def plain_nats(output: PyramidOutput, network: L3CNet) -> Tensor:

@@ -15,11 +15,13 @@ from numba import float32, int32, njit, types
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
+from modules.l3c.nets import MIN_LOG_SCALE, MIN_PROBABILITY
+
 LOG2_E = np.float32(1.4426950408889634)
 LN2_HIGH = np.float32(0.693359375)
 LN2_LOW = np.float32(-2.12194440e-4)
-MIN_LOG_SCALE = np.float32(-7.0)
-MIN_LOG_PROBABILITY = np.float32(np.log(1e-12))
+LOWEST_LOG_SCALE = np.float32(MIN_LOG_SCALE)
+FLOOR = np.float32(np.log(MIN_PROBABILITY))
 ONE = np.float32(1.0)
 HALF = np.float32(0.5)
 
@@ -138,7 +140,7 @@ def _row(p, x, is_rgb, low, step, high, want, grad_p, grad_x, work):
                 weight[k, i] *= bottom[i]
                 value = x[c, i]
                 log_scale = p[2, c, k, i]
-                clamped = max(log_scale, MIN_LOG_SCALE)
+                clamped = max(log_scale, LOWEST_LOG_SCALE)
                 inverse = _exp(-clamped)
                 centre = (value - p[1, c, k, i] - coefficient[0, i]) * inverse
                 t = step * inverse
@@ -157,15 +159,15 @@ def _row(p, x, is_rgb, low, step, high, want, grad_p, grad_x, work):
                 inner = below + above + _log(mass)
                 first = value < low + np.float32(0.001)
                 last = value > high - np.float32(0.001)
-                log_bin = below if first else (above if last else max(inner, MIN_LOG_PROBABILITY))
-                alive = ONE if (first or last or inner > MIN_LOG_PROBABILITY) else float32(0)
+                log_bin = below if first else (above if last else max(inner, FLOOR))
+                alive = ONE if (first or last or inner > FLOOR) else float32(0)
                 from_upper = float32(0) if last else d_below
                 from_lower = float32(0) if first else d_above
                 from_width = float32(0) if (first or last) else t * e_t / mass
                 joint[k, i] = log_bin + _log(max(weight[k, i], np.float32(1e-30)))
                 by_mean[k, i] = alive * inverse * (from_lower - from_upper)
                 by_scale[k, i] = alive * (v * from_lower - u * from_upper - from_width)
-                by_scale[k, i] = by_scale[k, i] if log_scale >= MIN_LOG_SCALE else float32(0)
+                by_scale[k, i] = by_scale[k, i] if log_scale >= LOWEST_LOG_SCALE else float32(0)
         for i in range(width):
             top[i] = joint[0, i]
             bottom[i] = float32(0)

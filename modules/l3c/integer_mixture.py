@@ -22,12 +22,12 @@ import numpy as np
 from numba import njit
 
 from modules.components.coding.rans import TOTAL, check_exhausted, encode_intervals, open_stream, pop, slot_of
-from modules.l3c.nets import Alphabet
+from modules.l3c.nets import MIN_LOG_SCALE, Alphabet
 
 MAX_MIXTURES = 32  # K * 2^14 * 2^28 * 2^16 must stay below 2^63
 
 _WEIGHT_STEPS, _WEIGHT_RANGE = 32, 12
-_SCALE_STEPS, _MIN_LOG_SCALE, _MAX_LOG_SCALE = 32, -7, 9
+_SCALE_STEPS, _FIRST_LOG_SCALE, _LAST_LOG_SCALE = 32, -7, 9
 _COEFFICIENT_STEPS, _COEFFICIENT_RANGE = 512, 12
 _LOGISTIC_STEPS, _LOGISTIC_RANGE = 64, 20
 _MEAN_LIMIT = np.float32(4096 * 256)
@@ -41,7 +41,7 @@ def _exact_table(function, points: np.ndarray, scale: int) -> np.ndarray:
 _WEIGHT = _exact_table(lambda x: np.exp(-x), np.arange(_WEIGHT_STEPS * _WEIGHT_RANGE + 1) / _WEIGHT_STEPS, 1 << 14)
 _INVERSE_SCALE = _exact_table(
     lambda x: np.exp(-x),
-    np.arange(_SCALE_STEPS * (_MAX_LOG_SCALE - _MIN_LOG_SCALE) + 1) / _SCALE_STEPS + _MIN_LOG_SCALE,
+    np.arange(_SCALE_STEPS * (_LAST_LOG_SCALE - _FIRST_LOG_SCALE) + 1) / _SCALE_STEPS + _FIRST_LOG_SCALE,
     1 << 24,
 )
 _SIGMOID = _exact_table(
@@ -121,9 +121,9 @@ def _quantise(p, channel, num_channels, known, grid, weights, means, inverses):
                 c = _rounded(p[raw + 2 * num_mixtures], _COEFFICIENT_STEPS, -_SIGMOID_ZERO, _SIGMOID_ZERO)
                 mean += (_SIGMOID[c + _SIGMOID_ZERO] * known[1]) >> 8
         means[active] = mean
-        log_scale = max(p[2 * block + first + k], np.float32(-7.0)) - grid.log_step
+        log_scale = max(p[2 * block + first + k], np.float32(MIN_LOG_SCALE)) - grid.log_step
         inverses[active] = _INVERSE_SCALE[
-            _rounded(log_scale - np.float32(_MIN_LOG_SCALE), _SCALE_STEPS, 0, len(_INVERSE_SCALE) - 1)
+            _rounded(log_scale - np.float32(_FIRST_LOG_SCALE), _SCALE_STEPS, 0, len(_INVERSE_SCALE) - 1)
         ]
         active += 1
     return active, total

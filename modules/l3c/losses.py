@@ -11,10 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modules.l3c.fused_likelihood import FusedNegativeLogLikelihood
-from modules.l3c.nets import Alphabet, Latent, PyramidOutput
-
-MIN_LOG_SCALE = -7.0
-MIN_LOG_PROBABILITY = math.log(1e-12)
+from modules.l3c.nets import MIN_LOG_SCALE, MIN_PROBABILITY, Alphabet, Latent, PyramidOutput
 
 
 def split_parameters(parameters: Tensor, alphabet: Alphabet, num_mixtures: int) -> tuple[Tensor, ...]:
@@ -53,7 +50,7 @@ def mixture_log_likelihood(parameters: Tensor, x: Tensor, alphabet: Alphabet, nu
     log_below_upper = -functional.softplus(-(centre + half_bin))
     log_above_lower = -functional.softplus(centre - half_bin)
     log_width = torch.log(-torch.expm1(-2 * half_bin))
-    log_inner = (log_below_upper + log_above_lower + log_width).clamp(min=MIN_LOG_PROBABILITY)
+    log_inner = (log_below_upper + log_above_lower + log_width).clamp(min=math.log(MIN_PROBABILITY))
 
     is_first = (x < alphabet.low + 0.001).unsqueeze(2)
     is_last = (x > alphabet.low + alphabet.step * (alphabet.num_symbols - 1) - 0.001).unsqueeze(2)

@@ -13,6 +13,10 @@ from torch.nn import functional
 from modules.components.quantizers import SoftHardQuantizer
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
+MIN_LOG_SCALE = -7.0
+"""Lower clamp of the logistics' log scales."""
+MIN_PROBABILITY = 1e-12
+"""Floor of a bin's mass in one logistic, the bins at the ends excepted."""
 
 
 class Alphabet(NamedTuple):

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modules.l3c.losses import MIN_LOG_SCALE, shift_means, split_parameters
-from modules.l3c.nets import Alphabet, Pyramid
+from modules.l3c.losses import shift_means, split_parameters
+from modules.l3c.nets import MIN_LOG_SCALE, Alphabet, Pyramid
 
 
 def sample_mixture(

@@ -71,3 +71,30 @@ def test_halvings_match_pil():
     ours = halvings(torch.from_numpy(pixels).permute(2, 0, 1)[None], 1)[0][0].permute(1, 2, 0).numpy()
     pil = np.asarray(Image.fromarray(pixels).resize((24, 16), Image.Resampling.BICUBIC)).astype(float)
     assert np.abs(ours - pil).max() <= 1
+
+
+def test_a_latent_of_three_channels_is_not_taken_for_rgb():
+    network = L3CNet(8, 1, latent_channels=3)
+    output = network(torch.randint(0, 256, (1, 3, 16, 16)))
+    assert output.parameters[1].shape[1] == 3 * 3 * network.num_mixtures
+
+
+def test_mean_unit_scales_the_means_of_rgb_only():
+    torch.manual_seed(0)
+    network = L3CNet(8, 1)
+    head, other = network.predictors[0].to_parameters, network.predictors[1].to_parameters
+    feature = torch.randn(1, 24, 4, 4)
+    before = head(feature), other(feature)
+    head.mean_unit = 64.0
+    head.unit[30:60] = 64.0
+    after = head(feature), other(feature)
+    assert torch.allclose(after[0][:, 30:60], 64 * before[0][:, 30:60], rtol=1e-4)
+    assert torch.equal(after[0][:, :30], before[0][:, :30]) and torch.equal(after[1], before[1])
+
+
+def test_fast_start_latents_fill_the_levels():
+    torch.manual_seed(0)
+    x = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        plain, fast = (L3CNet(16, 2, fast_start=start).encode(x)[0].values.std() for start in (False, True))
+    assert plain < 0.3 < fast

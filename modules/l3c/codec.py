@@ -29,6 +29,9 @@ from modules.l3c.table_coder import decode_mixture_tables, encode_mixture_tables
 MAX_TILE = 768
 """Longest side of a tile by default: a Kodak image is one tile, the full-size network stays below 2 GiB."""
 
+LARGEST_TILE = 1024
+"""Longest side that a decoder accepts: a file's word must not decide how much memory the network takes."""
+
 MAX_THREADS = 256
 
 _CODERS = {
@@ -101,8 +104,8 @@ class Codec:
     ) -> None:
         if coder not in _CODERS:
             raise ValueError(f"coder {coder!r} is none of {', '.join(_CODERS)}")
-        if max_tile < network.multiple:
-            raise ValueError(f"a tile must be at least {network.multiple} pixels, not {max_tile}")
+        if not network.multiple <= max_tile <= LARGEST_TILE:
+            raise ValueError(f"max_tile must be within {network.multiple}..{LARGEST_TILE} pixels, not {max_tile}")
         self.fingerprint = fingerprint(network, network.alphabets, network.num_mixtures)
         self.network = network.eval()
         self.device = torch.device(device)
@@ -138,7 +141,7 @@ class Codec:
             self.coder,
             width,
             height,
-            digest(image.tobytes()),
+            digest(np.ascontiguousarray(image).data),
             metadata or {},
             tiles,
         )
@@ -157,6 +160,8 @@ class Codec:
             raise CorruptFileError(f"the file needs model {container.model.hex()}, this is {self.fingerprint.hex()}")
         if container.threads > MAX_THREADS:
             raise CorruptFileError(f"the file asks for {container.threads} threads")
+        if max((max(tile.width, tile.height) for tile in container.tiles), default=0) > LARGEST_TILE:
+            raise CorruptFileError(f"the file holds a tile of more than {LARGEST_TILE} pixels a side")
         channels = 1 if container.mode == "L" else 3
         image = np.empty((container.height, container.width, channels), np.uint8)
         try:
@@ -167,7 +172,7 @@ class Codec:
                     image[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width] = pixels
         except CorruptStreamError as error:
             raise self._mismatch(container) from error
-        if digest(image.tobytes()) != container.pixels:
+        if digest(image.data) != container.pixels:
             raise self._mismatch(container)
         return image[..., 0] if channels == 1 else image
 

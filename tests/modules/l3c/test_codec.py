@@ -123,6 +123,15 @@ def test_differing_network_outputs_are_refused_not_decoded_wrongly(codec):
         bias -= 0.01
 
 
+def test_a_tile_that_would_take_too_much_memory_is_refused(codec):
+    container = codec.compress(photo(8, 8))
+    tile = container.tiles[0]._replace(width=2000, height=2000)
+    with pytest.raises(CorruptFileError, match="1024 pixels"):
+        codec.decompress(container._replace(tiles=[tile], width=2000, height=2000))
+    with pytest.raises(ValueError, match="max_tile"):
+        Codec(codec.network, max_tile=2048)
+
+
 @pytest.mark.parametrize(
     "pixels",
     [

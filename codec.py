@@ -264,7 +264,7 @@ def models(arguments: argparse.Namespace) -> int:
         class_name = config["class_path"].rsplit(".", 1)[1]
         method = config["class_path"].split(".")[1]
         table.add_row(name, method, class_name, f"{parameters:,}", f"{path.stat().st_size:,}", codec.fingerprint.hex())
-    Console(soft_wrap=True).print(table)
+    Console(width=max(console.width, 130)).print(table)
     return 0
 
 

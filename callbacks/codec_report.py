@@ -89,11 +89,11 @@ def draw_samples(pl_module: LightningModule, images: dict[str, np.ndarray], path
     size = (2.4 * len(columns[0]), 2.4 * len(columns) * height / width + 0.3)
     figure, axes = plt.subplots(len(columns), len(columns[0]), figsize=size, squeeze=False, layout="constrained")
     for row, pictures in zip(axes, columns, strict=True):
-        for axis, picture, title in zip(row, pictures, titles, strict=False):
+        for axis, picture in zip(row, pictures, strict=True):
             axis.imshow(picture)
             axis.axis("off")
-            if row is axes[0]:
-                axis.set_title(title, fontsize=9)
-    figure.savefig(path, dpi=120)
+    for axis, title in zip(axes[0], titles, strict=False):
+        axis.set_title(title, fontsize=9)
+    figure.savefig(path, dpi=80)
     plt.close(figure)
     return path

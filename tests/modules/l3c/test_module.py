@@ -57,7 +57,7 @@ def test_quickstart_trains_reports_and_its_checkpoint_compresses(capsys):
     assert np.array_equal(np.array(Image.open("back/noise.png")), pixels)
 
 
-@pytest.mark.parametrize("overlay", [None, "rgb.yaml", "rgb_shared.yaml"])
+@pytest.mark.parametrize("overlay", [None, "overlays/rgb.yaml", "overlays/rgb_shared.yaml"])
 def test_published_recipe_trains_a_step_on_a_folder_of_photos(overlay, tmp_path):
     for split in ("train", "validation"):
         (tmp_path / "data" / "open_images" / split).mkdir(parents=True)

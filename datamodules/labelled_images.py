@@ -9,6 +9,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from pytorch_lightning import LightningDataModule
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -34,7 +35,7 @@ def read_mat(path: Path, points_key: str, label_key: str) -> tuple[Tensor, Tenso
     try:
         content = loadmat(path, variable_names=[points_key, label_key])
         points, label = content[points_key], content[label_key].reshape(-1)
-    except (ValueError, KeyError, TypeError, NotImplementedError, OSError) as error:
+    except (ValueError, KeyError, TypeError, NotImplementedError, OSError, MatReadError) as error:
         raise ValueError(f"{path} is not a MATLAB file with {points_key} and {label_key}: {error}") from None
     is_matrix = points.ndim == 2 and points.dtype.kind in "uif" and label.dtype.kind in "uif"
     if not is_matrix or len(points) != len(label):
@@ -100,10 +101,10 @@ class LabelledImages(GatheredPoints):
     ) -> None:
         super().__init__(batch_size)
         self.save_hyperparameters()
-        self.name, self.classes, self.normalize, self.root = name, classes, normalize, data_root(root)
+        self.source, self.classes, self.normalize, self.root = name, classes, normalize, data_root(root)
 
     def load(self) -> tuple[Tensor, Tensor]:
-        points, label = read_images(self.name, self.root)
+        points, label = read_images(self.source, self.root)
         if self.classes is not None:
             kept = label <= label.unique()[: self.classes].max()
             points, label = points[kept], label[kept]
@@ -154,14 +155,14 @@ class ImageSubsets(LightningDataModule):
         self.numbers = [2, 3, 5, 8, 10] if numbers is None else numbers
         if repeats < 1 or not self.numbers or min(self.numbers) < 1:
             raise ValueError(f"repeats and numbers must be positive: {repeats}, {self.numbers}")
-        self.name, self.repeats, self.seed, self.root = name, repeats, seed, data_root(root)
+        self.source, self.repeats, self.seed, self.root = name, repeats, seed, data_root(root)
         self.draws: SubjectDraws | None = None
 
     def setup(self, stage: str) -> None:
         if self.draws is None:
-            points, label = read_images(self.name, self.root)
+            points, label = read_images(self.source, self.root)
             if max(self.numbers) > len(label.unique()):
-                raise ValueError(f"{self.name} has {len(label.unique())} classes; {max(self.numbers)} are asked for")
+                raise ValueError(f"{self.source} has {len(label.unique())} classes; {max(self.numbers)} are asked for")
             self.draws = SubjectDraws(points, label, self.numbers, self.repeats, self.seed)
 
     def train_dataloader(self) -> DataLoader:

@@ -80,9 +80,15 @@ def read_split(folder: Path, fold: int) -> Split:
 
 
 def stratified_split(names: list[str], labels: list[int], fold: int, num_folds: int, seed: int) -> Split:
-    """Test is one of ``num_folds`` equal parts, the rest is train and valid 5 : 1, each stratified by class."""
+    """Test is one of ``num_folds`` equal parts, the rest is train and valid 5 : 1, each stratified by class.
+
+    Raises:
+        ValueError: if there are too few records for every class to be in every part.
+    """
     folds = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
     rest, test = list(folds.split(names, labels))[fold]
+    if len(rest) < 6 * len(set(labels)):
+        raise ValueError(f"{len(names)} usable records are too few for {num_folds} folds of all classes")
     train, valid = train_test_split(rest, test_size=1 / 6, random_state=seed, stratify=[labels[i] for i in rest])
     return Split(*([names[i] for i in sorted(part)] for part in (train, valid, test)))
 

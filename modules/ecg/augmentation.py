@@ -62,17 +62,17 @@ def stretch(signal: Tensor, length: Tensor, new_lengths: Tensor, limit: int | No
         Signal [N, T'] and length [N]; T' is T if limit is T, else the longest new record.
     """
     step = (REFERENCE_LENGTH - 1) / (new_lengths - 1)
-    stretched = ((length - 1) / step).long() + 1
+    stretched = (length - 1) * (new_lengths - 1) // (REFERENCE_LENGTH - 1) + 1
     if limit is not None:
         stretched = stretched.clamp(max=limit)
     width = signal.shape[1] if limit == signal.shape[1] else int(stretched.max())
     column = torch.arange(width, device=signal.device)
-    position = column * step.float().unsqueeze(1)
-    left = position.long()
-    fraction = position.sub_(left)
-    samples = nn.functional.pad(signal, (0, 2))
-    first = torch.arange(len(signal), device=signal.device).unsqueeze(1) * samples.shape[1]
-    left = left.clamp_(max=signal.shape[1]).add_(first).flatten()
+    position = torch.minimum(column * step.float().unsqueeze(1), (length - 1).unsqueeze(1))
+    left = position.to(torch.int32)
+    fraction = position.frac_()
+    samples = nn.functional.pad(signal, (0, 1))
+    first = torch.arange(len(signal), dtype=torch.int32, device=signal.device).unsqueeze(1) * samples.shape[1]
+    left = left.add_(first).flatten()
     low = samples.view(-1).index_select(0, left).view(position.shape)
     high = samples.view(-1)[1:].index_select(0, left).view(position.shape)
     resampled = low.lerp_(high, fraction)

@@ -10,10 +10,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from modules.ecg.spectrogram import BINS
+from modules.ecg.convolutions import ConvStack, Downsample, time_mask
 
 NUM_CLASSES = 4
-Downsample = Literal["stride", "max_pool"]
 
 
 class Classification(NamedTuple):
@@ -23,11 +22,6 @@ class Classification(NamedTuple):
     """[N, T', K]: the logits that each time step alone would give; zero behind the record's end."""
     steps: Tensor
     """[N] int64: valid time steps of ``over_time``."""
-
-
-def time_mask(steps: Tensor, size: int) -> Tensor:
-    """[N, size] bool: True for the first ``steps`` of each row."""
-    return torch.arange(size, device=steps.device) < steps.unsqueeze(1)
 
 
 def masked_mean(x: Tensor, steps: Tensor) -> Tensor:
@@ -40,94 +34,6 @@ def reverse_by_length(x: Tensor, steps: Tensor) -> Tensor:
     position = torch.arange(x.shape[1], device=x.device)
     mirrored = torch.where(time_mask(steps, x.shape[1]), steps.unsqueeze(1) - 1 - position, position)
     return x.gather(1, mirrored.unsqueeze(2).expand_as(x))
-
-
-class ConvLayer(nn.Module):
-    """Convolution, batch norm, ReLU, dropout; the last layer of a block halves time and frequency.
-
-    Both ways of halving give size (n + 1) // 2, and output i is centred on input 2 i. (The authors' framework
-    centres it on 2 i + 1 where the size is even, which would make a result depend on the padding.)
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, halve: Downsample | None, dropout: float) -> None:
-        super().__init__()
-        stride = 2 if halve == "stride" else 1
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
-        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
-        self.pool = nn.MaxPool2d(2, ceil_mode=True) if halve == "max_pool" else None
-        self.dropout = nn.Dropout(dropout)
-        self.halves = halve is not None
-        nn.init.xavier_uniform_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor, steps: Tensor, mask_padding: bool) -> tuple[Tensor, Tensor]:
-        """[N, C, T, F] -> [N, C', T or (T + 1) // 2, ...] and its valid steps."""
-        x = torch.relu(self.norm(self.conv(x)))
-        if mask_padding and self.pool is not None:
-            x = x * time_mask(steps, x.shape[2])[:, None, :, None]
-        if self.pool is not None:
-            x = self.pool(x)
-        if self.halves:
-            steps = (steps + 1) // 2
-        if mask_padding:
-            x = x * time_mask(steps, x.shape[2])[:, None, :, None]
-        return self.dropout(x), steps
-
-
-class ConvStack(nn.Module):
-    """Blocks of convolutions: block b has width * b channels, its last layer width * (b + 1) and half the size.
-
-    Args:
-        num_blocks: B.
-        layers_per_block: D.
-        width: channels of the first block.
-        kernel: side of all kernels.
-        downsample: how a block's last layer halves: a stride (code) or max-pooling (paper).
-        dropout: after every layer (paper); the code's never acts.
-        mask_padding: zero the features behind a record's end after every layer. Off, padding leaks into the last
-            frames, as in the code, and only a fixed padding gives one result.
-        num_bins: F of the spectrogram.
-    """
-
-    def __init__(
-        self,
-        num_blocks: int,
-        layers_per_block: int,
-        width: int = 32,
-        kernel: int = 5,
-        downsample: Downsample = "stride",
-        dropout: float = 0.0,
-        mask_padding: bool = True,
-        num_bins: int = BINS,
-    ) -> None:
-        super().__init__()
-        if downsample not in ("stride", "max_pool"):
-            raise ValueError(f"downsample must be stride or max_pool, got {downsample!r}")
-        self.mask_padding = mask_padding
-        layers = []
-        channels, bins = 1, num_bins
-        for block in range(1, num_blocks + 1):
-            for layer in range(layers_per_block):
-                is_last = layer == layers_per_block - 1
-                outputs = width * (block + is_last)
-                layers.append(ConvLayer(channels, outputs, kernel, downsample if is_last else None, dropout))
-                channels = outputs
-            bins = (bins + 1) // 2
-        self.layers = nn.ModuleList(layers)
-        self.num_features = channels * bins
-        """Per time step."""
-        self.step = 2**num_blocks
-        """Frames between two time steps."""
-
-    def forward(self, spectrogram: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, T, F] -> features [N, T', num_features], frequency outermost, and their valid steps [N]."""
-        x, steps = spectrogram.unsqueeze(1), frames
-        if self.mask_padding:
-            x = x * time_mask(steps, x.shape[2])[:, None, :, None]
-        x = x.contiguous(memory_format=torch.channels_last)
-        for layer in self.layers:
-            x, steps = layer(x, steps, self.mask_padding)
-        return x.permute(0, 2, 3, 1).flatten(2), steps
 
 
 class CNN(nn.Module):

@@ -30,7 +30,7 @@ def tukey(size: int, shape: float) -> Tensor:
 def window_like(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """The window [WINDOW] and the factor [F] that makes a squared magnitude a one-sided density."""
     window = tukey(WINDOW, 0.25)
-    factor = torch.full((BINS,), 2 / (SAMPLING_RATE * window.square().sum()), dtype=torch.float64)
+    factor = torch.full((BINS,), 2 / (SAMPLING_RATE * float(window.square().sum())), dtype=torch.float64)
     factor[[0, -1]] /= 2  # these two bins have no twin at a negative frequency
     return window.to(device, dtype), factor.to(device, dtype)
 

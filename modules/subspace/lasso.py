@@ -69,31 +69,32 @@ def admm_block(
     max_iterations: int,
     tolerance: float,
 ) -> Tensor:
-    """Coefficients [B, N] of ``queries`` [B, D]; ends when no entry of any residual exceeds ``tolerance``."""
+    """Coefficients [B, N] of ``queries`` [B, D]; each one ends when no entry of its residuals exceeds ``tolerance``."""
     data, outlier_weight, rho = weights
-    sparse = queries.new_zeros(len(queries), len(points))
-    dual = torch.zeros_like(sparse)
-    outliers, slack = torch.zeros_like(queries), torch.zeros_like(queries)  # slack: dual of the constraint
+    result = queries.new_zeros(len(queries), len(points))
+    rows = torch.arange(len(queries), device=queries.device)
+    sparse, dual = torch.zeros_like(result), torch.zeros_like(result)
+    slack = torch.zeros_like(queries)  # dual of the constraint
     projected = data * (queries @ points.T)
     for _ in range(max_iterations):
         dense = solve(projected + rho * (sparse - dual))
         before, sparse = sparse, shrink(dense + dual, 1 / rho)
-        hide_self(sparse, own)
+        sparse.scatter_(1, own, 0.0)
         gap = dense - sparse
         dual += gap
-        change = max(float(gap.abs().max()), float((sparse - before).abs().max()))
+        change = torch.maximum(gap.abs().amax(1), (sparse - before).abs().amax(1))
         if outlier_weight is not None:
             rest = queries - dense @ points
             outliers = shrink(rest + slack, outlier_weight / data)
             slack += rest - outliers
             projected = data * ((queries - outliers + slack) @ points.T)
-            change = max(change, float((rest - outliers).abs().max()))
-        if change <= tolerance:
-            break
-    return sparse
-
-
-def hide_self(coefficients: Tensor, own: Tensor) -> None:
-    """Set each point's coefficient for itself to zero."""
-    known = (own >= 0).nonzero().squeeze(1)
-    coefficients[known, own[known]] = 0.0
+            change = torch.maximum(change, (rest - outliers).abs().amax(1))
+        is_open = change > tolerance
+        if not bool(is_open.all()):
+            result[rows[~is_open]] = sparse[~is_open]
+            rows, own, queries, projected = rows[is_open], own[is_open], queries[is_open], projected[is_open]
+            sparse, dual, slack = sparse[is_open], dual[is_open], slack[is_open]
+            if not len(rows):
+                break
+    result[rows] = sparse
+    return result

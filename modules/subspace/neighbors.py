@@ -22,7 +22,7 @@ def tsc_block(points: Tensor, queries: Tensor, own: Tensor, num_neighbors: int) 
     The weight is exp(-2 arccos |cosine|) in (exp(-pi), 1]; it is 0 where a zero point is involved.
     """
     cosine = (queries @ points.T).abs_()
-    hide(cosine, own[:, None])
+    hide(cosine, own)
     values, columns = cosine.topk(num_neighbors, dim=1)
     return columns, torch.where(values > 0, torch.exp(-2 * torch.arccos(values.clamp(0, 1))), 0.0)
 
@@ -40,7 +40,7 @@ def nsn_block(
     tiny = 64 * torch.finfo(queries.dtype).eps
     basis = queries.new_zeros(size, max_dimension, dim)
     squared = queries.new_zeros(size, len(points))  # squared norm of each point's projection
-    chosen = own[:, None]
+    chosen = own
     newest = queries
     for count in range(1, num_neighbors + 1):
         if count <= max_dimension:
@@ -58,6 +58,4 @@ def nsn_block(
     is_neighbor = squared.sqrt_() >= 1 - slack
     rows = torch.arange(size, device=own.device)[:, None].expand_as(chosen)
     is_neighbor[rows[chosen >= 0], chosen[chosen >= 0]] = True
-    known = own >= 0
-    is_neighbor[rows[known, 0], own[known]] = False
-    return is_neighbor
+    return is_neighbor.scatter_(1, own, False)

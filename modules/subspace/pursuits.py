@@ -9,6 +9,7 @@ for every entry. Residuals are kept explicitly in both cases, so stopping never 
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -51,24 +52,23 @@ def round_off(queries: Tensor) -> Tensor:
 
 
 def first_correlations(atoms: Atoms, queries: Tensor, own: Tensor) -> Tensor:
-    """<x_i, x_j> [B, N] for the queries j; rows of the Gram matrix if they are points of the set (``own`` >= 0)."""
-    if atoms.gram is not None and bool((own >= 0).all()):
-        return atoms.gram[own]
+    """<x_i, x_j> [B, N] for the queries j; rows of the Gram matrix if they are points of the set."""
+    if atoms.gram is not None and own.shape[1]:
+        return atoms.gram[own[:, 0]]
     return queries @ atoms.points.T
 
 
 def hide(magnitude: Tensor, columns: Tensor) -> None:
-    """Make the entries at ``columns`` [B, K] ineligible; -1 names none."""
-    rows = torch.arange(len(columns), device=columns.device)[:, None].expand_as(columns)
-    named = columns >= 0
-    magnitude[rows[named], columns[named]] = -1.0
+    """Make the entries at ``columns`` [B, K] ineligible. A -1 stands in rows that have stopped, where all is one."""
+    magnitude.scatter_(1, columns.clamp_min(0), -1.0)
 
 
 def omp_block(atoms: Atoms, queries: Tensor, own: Tensor, stop: Stop) -> Pursuit:
-    """Orthogonal matching pursuit of ``queries`` [B, D]; ``own`` [B] is each one's row among the atoms, or -1.
+    """Orthogonal matching pursuit of ``queries`` [B, D].
 
-    Modified Gram-Schmidt keeps an orthonormal basis Q of the chosen atoms, X_S = Q R. The bound on the residual is
-    tested after each step, so that at least one atom is taken. An atom that the chosen ones span stops its point.
+    ``own`` is [B, 1], each one's row among the atoms, or [B, 0] where they are none of them. Gram-Schmidt keeps an
+    orthonormal basis Q of the chosen atoms, X_S = Q R. The bound on the residual is tested after each step, so that
+    at least one atom is taken. An atom that the chosen ones span stops its point.
     """
     points, (size, dim), steps = atoms.points, queries.shape, stop.max_steps
     residual, floor = queries.clone(), round_off(queries)
@@ -82,7 +82,7 @@ def omp_block(atoms: Atoms, queries: Tensor, own: Tensor, stop: Stop) -> Pursuit
     active = norms[:, 0] > 0
     for step in range(steps):
         _omp_correlations(atoms, residual, start, picks[:, :step], triangle, inner, magnitude)
-        hide(magnitude, torch.cat((own[:, None], picks[:, :step]), 1))
+        hide(magnitude, torch.cat((own, picks[:, :step]), 1))
         pick = largest(magnitude)
         atom = points[pick]
         direction, weights = orthogonalize(atom, basis[:, :step])
@@ -132,10 +132,24 @@ def orthogonalize(vectors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """``vectors`` [B, D] without their part in ``basis`` [B, K, D], and its weights [B, K]; twice, for accuracy."""
     total = vectors.new_zeros(basis.shape[:2])
     for _ in range(2 if basis.shape[1] else 0):
-        weights = torch.bmm(basis, vectors[:, :, None]).squeeze(2)
-        vectors = vectors - torch.bmm(weights[:, None], basis).squeeze(1)
+        weights = inner_products(basis, vectors)
+        vectors = vectors - combine(weights, basis)
         total += weights
     return vectors, total
+
+
+def inner_products(basis: Tensor, vectors: Tensor) -> Tensor:
+    """<q_k, v> [B, K] of ``basis`` [B, K, D] and ``vectors`` [B, D]. Small batches are slow in torch on a CPU."""
+    if basis.device.type == "cpu":
+        return torch.from_numpy(np.vecdot(basis.numpy(), vectors[:, None].numpy()))
+    return torch.bmm(basis, vectors[:, :, None]).squeeze(2)
+
+
+def combine(weights: Tensor, basis: Tensor) -> Tensor:
+    """sum_k w_k q_k [B, D] of ``weights`` [B, K] and ``basis`` [B, K, D]."""
+    if basis.device.type == "cpu":
+        return torch.from_numpy(np.matmul(weights[:, None].numpy(), basis.numpy())).squeeze(1)
+    return torch.bmm(weights[:, None], basis).squeeze(1)
 
 
 def triangular_solve(triangle: Tensor, right: Tensor) -> Tensor:
@@ -160,7 +174,7 @@ def mp_block(atoms: Atoms, queries: Tensor, own: Tensor, stop: Stop) -> Pursuit:
     active = (norm > stop.tolerance) & (norm > floor)
     while len(history) < stop.max_steps and bool(active.any()):
         torch.abs(correlation, out=magnitude)
-        hide(magnitude, own[:, None])
+        hide(magnitude, own)
         pick = largest(magnitude)
         active = active & (magnitude.gather(1, pick[:, None]).squeeze(1) > 0)
         atom = points[pick]

@@ -64,14 +64,15 @@ class _Work:
         self.memory = memory_gib * 2**30
 
     def blocks(self, numbers_per_row: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """(queries [B, D], own [B]) such that B rows of so many numbers fit into the memory, or a CPU's cache."""
+        """(queries [B, D], own [B, 1], or [B, 0] if they are not in the set) with as many rows B of so many numbers
+        as fit into the memory, or into a CPU's cache."""
         row_bytes = numbers_per_row * self.points.element_size()
         size = int(self.memory // max(row_bytes, 1))
         if self.points.device.type == "cpu":
             size = min(size, max(64, CACHE_BYTES // (len(self.points) * self.points.element_size())))
         for rows in self.rows.split(max(1, min(size, 4096))):
             rows = rows.to(self.points.device)
-            yield self.queries[rows], rows if self.is_self else torch.full_like(rows, -1)
+            yield self.queries[rows], rows[:, None][:, : int(self.is_self)]
 
     def atoms(self, gram_pays: bool) -> Atoms:
         number = len(self.points)

@@ -52,7 +52,11 @@ def eigengap(eigenvalues: np.ndarray) -> int:
 
 
 def spectral_clustering(
-    graph: csr_array, num_clusters: int | None = None, seed: int = 0, max_clusters: int | None = None
+    graph: csr_array,
+    num_clusters: int | None = None,
+    seed: int = 0,
+    max_clusters: int | None = None,
+    restarts: int = RESTARTS,
 ) -> Clustering:
     """Cut a symmetric, non-negative graph [N, N] into clusters.
 
@@ -61,6 +65,7 @@ def spectral_clustering(
         num_clusters: L; found by the eigengap (at least 2) if not given.
         seed: of k-means.
         max_clusters: the eigengap's bound; without it N - 2 for small and SPARSE_CLUSTERS for large sets.
+        restarts: of k-means, the best of which counts.
 
     Raises:
         ValueError: if there are fewer points than clusters, or too few points for an eigengap.
@@ -76,7 +81,7 @@ def spectral_clustering(
     wanted = num_clusters or min(max(bound, 2) + 1, size - 1)
     values, vectors = smallest_eigenvectors(graph, wanted)
     found = num_clusters or eigengap(values)
-    return Clustering(k_means(unit_rows(vectors[:, :found]), found, seed), found, values)
+    return Clustering(k_means(unit_rows(vectors[:, :found]), found, seed, restarts), found, values)
 
 
 def unit_rows(embedding: np.ndarray) -> np.ndarray:
@@ -84,7 +89,7 @@ def unit_rows(embedding: np.ndarray) -> np.ndarray:
     return embedding / np.where(norms > 0, norms, 1.0)
 
 
-def k_means(embedding: np.ndarray, num_clusters: int, seed: int) -> np.ndarray:
-    """Labels [N] of the best of 50 runs of at most 1000 iterations."""
-    best = KMeans(num_clusters, n_init=RESTARTS, max_iter=MAX_ITERATIONS, random_state=seed)
+def k_means(embedding: np.ndarray, num_clusters: int, seed: int, restarts: int) -> np.ndarray:
+    """Labels [N] of the best of ``restarts`` runs of at most 1000 iterations."""
+    best = KMeans(num_clusters, n_init=restarts, max_iter=MAX_ITERATIONS, random_state=seed)
     return best.fit_predict(np.ascontiguousarray(embedding)).astype(np.int64)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from modules.subspace import metrics
 from modules.subspace.pursuits import Pursuit
 from modules.subspace.solvers import mp_path, omp_path, solver
-from modules.subspace.spectral import affinity, spectral_clustering
+from modules.subspace.spectral import RESTARTS, affinity, spectral_clustering
 
 Record = dict[str, Any]
 
@@ -73,7 +73,7 @@ class Study(LightningModule):
             own = [record for record in self.records if record["algorithm"] == name]
             for key in ("error", "fde", "true_positives", "seconds"):
                 if values := [record[key] for record in own if key in record]:
-                    self.log(f"train/{key}_{name}", float(np.mean(values)), rank_zero_only=True)
+                    self.log(f"train/{key}_{name}", float(np.mean(values)), sync_dist=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["records"] = gather_records(self.records)
@@ -93,12 +93,19 @@ class ClusteringStudy(Study):
             run once per value.
         true_number: give the algorithms the number of clusters; otherwise the eigengap finds it.
         kmeans_seed: the draws have their own.
+        restarts: of k-means.
     """
 
-    def __init__(self, algorithms: dict[str, dict[str, Any]], true_number: bool = True, kmeans_seed: int = 0) -> None:
+    def __init__(
+        self,
+        algorithms: dict[str, dict[str, Any]],
+        true_number: bool = True,
+        kmeans_seed: int = 0,
+        restarts: int = RESTARTS,
+    ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.true_number, self.kmeans_seed = true_number, kmeans_seed
+        self.true_number, self.kmeans_seed, self.restarts = true_number, kmeans_seed, restarts
         self.runs = []
         for name, options in algorithms.items():
             for chosen, varied in expand(options):
@@ -112,7 +119,8 @@ class ClusteringStudy(Study):
             coefficients = run(points)
             coded = time.perf_counter()
             graph = affinity(coefficients)
-            found = spectral_clustering(graph, number if self.true_number else None, self.kmeans_seed)
+            wanted = number if self.true_number else None
+            found = spectral_clustering(graph, wanted, self.kmeans_seed, restarts=self.restarts)
             seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
             times = {"seconds": seconds, "cpu_seconds": cpu_seconds, "coding_seconds": coded - start}
             true, false = metrics.true_false_positives(coefficients, label)

@@ -1,0 +1,156 @@
+"""Cone pursuit as LightningModules: code a set of points, and the convergence study of the paper."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from modules.cone_pursuit.nnls import nnls
+from modules.cone_pursuit.objectives import LeastSquares
+from modules.cone_pursuit.oracles import NEW, Dictionary
+from modules.cone_pursuit.solvers import ALGORITHMS, Result, pursue
+
+Batch = dict[str, Any]
+
+
+class _Idle(LightningModule):
+    """Nothing to learn: an optimizer over one idle number makes Lightning count batches as steps, without which it
+    saves no checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.idle = nn.Parameter(torch.zeros(()))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD([self.idle], lr=1.0)
+
+
+class ConeCoding(_Idle):
+    """Non-negative sparse codes of points over a dictionary (least squares on its cone).
+
+    ``fit`` gathers the points, codes them at the end of the epoch (each rank its own) and logs
+    ``train/relative_error`` |x - y|_F / |y|_F, ``train/atoms`` (active atoms a point) and ``train/certificate``, the
+    largest -min_z <g, z> left. ``predict`` returns the coefficients [B, n] of new points.
+
+    Args:
+        dictionary: .npy file [d, n], an atom in each column.
+        algorithm: nnmp, amp, pwmp, fcmp0, fcmp1, or nnls for the exact solution.
+        max_iterations: oracle calls of a pursuit.
+        max_atoms: bound on active atoms a point.
+    """
+
+    def __init__(
+        self, dictionary: str, algorithm: str = "fcmp1", max_iterations: int = 50, max_atoms: int | None = None
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if algorithm not in (*ALGORITHMS, "nnls"):
+            raise ValueError(f"unknown algorithm {algorithm}: choose one of {', '.join((*ALGORITHMS, 'nnls'))}")
+        if not Path(dictionary).is_file():
+            raise FileNotFoundError(
+                f"no dictionary {dictionary}: expected is a .npy matrix with an atom in each column"
+            )
+        atoms = np.load(dictionary, allow_pickle=False)
+        self.register_buffer("atoms", torch.from_numpy(atoms.astype(np.float64)), persistent=False)
+        self.algorithm, self.max_iterations, self.max_atoms = algorithm, max_iterations, max_atoms
+        self.gathered: list[Tensor] = []
+
+    def code(self, points: Tensor) -> Tensor:
+        """Coefficients [B, n] of points [B, d]."""
+        atoms = cast(Tensor, self.atoms)
+        if self.algorithm == "nnls":
+            return nnls(atoms, points).coefficients
+        result = pursue(
+            LeastSquares(points),
+            Dictionary(atoms),
+            points,
+            self.algorithm,
+            self.max_iterations,
+            max_atoms=self.max_atoms,
+        )
+        return by_key(result, atoms.shape[1])
+
+    def training_step(self, batch: Batch, batch_index: int) -> None:
+        self.gathered.append(batch["points"])
+        self.optimizers().step()  # type: ignore[union-attr]
+
+    def on_train_epoch_end(self) -> None:
+        points = torch.cat(self.gathered)
+        self.gathered = []
+        codes, atoms = self.code(points), cast(Tensor, self.atoms)
+        rest = codes @ atoms.T - points
+        sums = torch.stack(
+            (rest.square().sum(), points.square().sum(), (codes > 0).sum(), rest.new_tensor(len(points)))
+        )
+        error, energy, active, number = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        certificate = self.trainer.strategy.reduce((-(rest @ atoms)).amax().clamp_min(0), reduce_op="max")
+        outcome = {"relative_error": (error / energy).sqrt(), "atoms": active / number, "certificate": certificate}
+        self.log_dict({f"train/{name}": value for name, value in outcome.items()}, prog_bar=True)
+
+    def predict_step(self, batch: Batch, batch_index: int) -> Tensor:
+        return self.code(batch["points"])
+
+
+def by_key(result: Result, num_atoms: int) -> Tensor:
+    """Coefficients [B, n] in the dictionary's order."""
+    used = (result.coefficients > 0) & (result.keys != NEW)
+    dense = result.coefficients.new_zeros(len(result.coefficients), num_atoms)
+    return dense.scatter_add_(1, result.keys * used, result.coefficients * used)
+
+
+class ConvergenceStudy(_Idle):
+    """Suboptimality in |x - y|^2 (no 1/2) after each iteration, against a converged NNLS (section 7 of the sheet).
+
+    Records for callbacks/study_table.py: ``with_iteration``, ``suboptimality``, ``atoms`` and ``drops``.
+
+    Args:
+        algorithms: to compare.
+        max_iterations: oracle calls.
+    """
+
+    def __init__(self, algorithms: list[str] | None = None, max_iterations: int = 50) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.algorithms = list(ALGORITHMS) if algorithms is None else algorithms
+        self.max_iterations = max_iterations
+        self.records: list[dict[str, Any]] = []
+
+    def training_step(self, batch: Batch, batch_index: int) -> None:
+        y, atoms = batch["points"], batch["atoms"]
+        optimum = (nnls(atoms, y).coefficients @ atoms.T - y).square().sum()
+        for name in self.algorithms:
+            result = pursue(LeastSquares(y), Dictionary(atoms), y, name, self.max_iterations)
+            curve = (2 * result.values[:, 0] - optimum).tolist()
+            curve += [curve[-1]] * (self.max_iterations + 1 - len(curve))  # it has converged and stopped
+            counts = {"atoms": float((result.coefficients > 0).sum()), "drops": float(result.drops.sum())}
+            self.records += [
+                {"draw": int(batch["index"]), "algorithm": name, "with_iteration": t, "suboptimality": value} | counts
+                for t, value in enumerate(curve)
+            ]
+        self.optimizers().step()  # type: ignore[union-attr]
+
+    def on_train_epoch_end(self) -> None:
+        self.records = gather_records(self.records)
+        for name in self.algorithms:
+            last = [r for r in self.records if r["algorithm"] == name and r["with_iteration"] == self.max_iterations]
+            self.log(f"train/suboptimality_{name}", float(np.mean([r["suboptimality"] for r in last])), sync_dist=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["records"] = gather_records(self.records)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.records = checkpoint["records"]
+
+
+def gather_records(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records of all ranks, each once, ordered by draw."""
+    parts = [records]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        parts = [[] for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather_object(parts, records)
+    unique = {(r["draw"], r["algorithm"], r["with_iteration"]): r for part in parts for r in part}
+    return sorted(unique.values(), key=lambda r: r["draw"])

@@ -1,0 +1,135 @@
+"""Trained classifiers on recordings: windows, votes, probabilities over time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from modules.ecg import nets
+from modules.ecg.augmentation import REFERENCE_LENGTH
+from modules.ecg.module import ECG
+from modules.ecg.recordings import TARGET_RATE, Recording, Window, read_window, window_edges
+from modules.ecg.spectrogram import HOP
+
+CLASSES = ("N", "A", "O", "~")
+MAX_UNUSABLE = 0.5
+"""A window with a larger share of missing and flat samples is not classified."""
+
+
+class Prediction(NamedTuple):
+    """What the classifiers say of one recording."""
+
+    label: str | None
+    """The class with most votes; None if no window could be classified."""
+    probabilities: np.ndarray | None
+    """[K]: means over the networks and, weighted by length, over the windows."""
+    times: np.ndarray
+    """[S] seconds: the middle of each time step."""
+    over_time: np.ndarray
+    """[S, K]: the probabilities each step alone would give; NaN where nothing was classified."""
+    windows: list[dict[str, Any]]
+    """Start, seconds, label, shares of missing and flat samples of each window."""
+
+
+def load_classifier(path: Path) -> ECG:
+    """The module of a checkpoint, in eval mode on the CPU.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no classifier of this project, or cannot be read safely.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever the damage provokes
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
+    if not isinstance(content, dict) or not {"hyper_parameters", "state_dict"} <= set(content):
+        raise ValueError(f"{path} is no checkpoint of an ECG classifier")
+    module = ECG(network_of(content["hyper_parameters"], path), **plain_settings(content["hyper_parameters"]))
+    try:
+        module.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise ValueError(f"{path}: the weights do not fit its network") from error
+    return module.eval()
+
+
+def network_of(settings: dict[str, Any], path: Path) -> Any:
+    """The network that the hyper-parameters describe: only classes of modules.ecg.nets are built."""
+    described = settings.get("network")
+    described = described if isinstance(described, dict) else {}
+    name = str(described.get("class_path", ""))
+    allowed = {f"modules.ecg.nets.{cls.__name__}": cls for cls in (nets.CNN, nets.CRNN)}
+    if name not in allowed:
+        raise ValueError(f"{path} is no checkpoint of an ECG classifier (its network is {name or 'unknown'})")
+    try:
+        return allowed[name](**described.get("init_args", {}))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its network cannot be built: {error}") from error
+
+
+def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """What of the hyper-parameters matters for a prediction."""
+    return {"truncate_spectrogram": bool(settings.get("truncate_spectrogram", False))}
+
+
+def majority(votes: Tensor, probabilities: Tensor) -> Tensor:
+    """The class [N] with most of the votes [M, N]; among equals, the one with the highest mean probability.
+
+    Args:
+        votes: int64 classes.
+        probabilities: [M, N, K] of the same M networks.
+    """
+    counts = torch.nn.functional.one_hot(votes, probabilities.shape[-1]).sum(0)
+    return (counts + probabilities.mean(0).clamp(max=0.999)).argmax(-1)
+
+
+def padded_for(module: ECG, signal: Tensor) -> Tensor:
+    """A network that lets padding leak in needs the padding it was trained with."""
+    missing = max(0, REFERENCE_LENGTH - signal.shape[1])
+    return signal if module.network.features.mask_padding else torch.nn.functional.pad(signal, (0, missing))
+
+
+@torch.no_grad()
+def classify(modules: Sequence[ECG], window: Window) -> tuple[Tensor, Tensor, Tensor]:
+    """One window -> class [], probabilities [K], and over time [S, K] (time steps of the coarsest network)."""
+    signal = torch.from_numpy(window.signal).unsqueeze(0)
+    length = torch.tensor([signal.shape[1]])
+    outputs = [module(padded_for(module, signal), length) for module in modules]
+    probabilities = torch.stack([output.logits.softmax(1) for output in outputs])
+    steps = min(int(output.steps) for output in outputs)
+    courses = [output.over_time[:, : int(output.steps)].softmax(2) for output in outputs]
+    aligned = [torch.nn.functional.adaptive_avg_pool1d(c.transpose(1, 2), steps)[0].T for c in courses]
+    label = majority(probabilities.argmax(2), probabilities)[0]
+    return label, probabilities.mean(0)[0], torch.stack(aligned).mean(0)
+
+
+def predict_recording(modules: Sequence[ECG], recording: Recording, window_seconds: float) -> Prediction:
+    """Classify window after window; only one is in memory."""
+    step = max(module.network.step for module in modules) * HOP / TARGET_RATE
+    rows: list[dict[str, Any]] = []
+    times, courses = [], []
+    total, votes = np.zeros(len(CLASSES)), np.zeros(len(CLASSES))
+    for start, stop in window_edges(recording, window_seconds):
+        window = read_window(recording, start, stop)
+        seconds = (stop - start) / recording.sampling_rate
+        row: dict[str, Any] = {"start": window.start, "seconds": seconds, "label": None}
+        row |= {"missing": window.missing, "flat": window.flat}
+        if window.missing + window.flat <= MAX_UNUSABLE:
+            label, probabilities, course = classify(modules, window)
+            row |= {"label": CLASSES[int(label)], "probabilities": probabilities.tolist()}
+            total += seconds * probabilities.numpy()
+            votes[int(label)] += seconds
+        else:
+            course = torch.full((max(1, round(seconds / step)), len(CLASSES)), torch.nan)
+        rows.append(row)
+        courses.append(course.numpy())
+        times.append(window.start + (np.arange(len(course)) + 0.5) * seconds / len(course))
+    known = total.sum()
+    probabilities_of_all = total / known if known else None
+    label_of_all = CLASSES[int((votes + total / (known or 1)).argmax())] if known else None
+    return Prediction(label_of_all, probabilities_of_all, np.concatenate(times), np.concatenate(courses), rows)

@@ -1,0 +1,108 @@
+"""Classify recordings: ``python -m modules.ecg.predict RECORD... --checkpoint BEST.ckpt --output FOLDER``.
+
+RECORD is a WFDB record (its path with or without .hea), a CSV file or a NumPy file of 2 s to 24 h at any sampling
+rate. Several checkpoints vote. For each record FOLDER gets ``<name>.json`` (class, probabilities, windows, missing
+and flat shares), ``<name>.csv`` (probabilities over time) and ``<name>.png``. A file that cannot be used is one line
+on stderr; the exit code is then 1.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modules.ecg.inference import CLASSES, Prediction, load_classifier, predict_recording
+from modules.ecg.module import ECG
+from modules.ecg.pictures import save_picture
+from modules.ecg.recordings import Recording, open_recording
+
+
+def summarize(recording: Recording, prediction: Prediction) -> dict[str, Any]:
+    """What the JSON file says of one recording."""
+    seconds = np.array([window["seconds"] for window in prediction.windows])
+    shares = {
+        kind: float(np.average([window[kind] for window in prediction.windows], weights=seconds))
+        for kind in ("missing", "flat")
+    }
+    known = prediction.probabilities
+    return {
+        "record": recording.name,
+        "seconds": recording.seconds,
+        "sampling_rate": recording.sampling_rate,
+        "class": prediction.label,
+        "probabilities": None if known is None else dict(zip(CLASSES, known.tolist(), strict=True)),
+        **shares,
+        "warnings": [f"{share:.1%} of the signal is {kind}" for kind, share in shares.items() if share >= 0.001],
+        "windows": prediction.windows,
+    }
+
+
+def write_course(path: Path, prediction: Prediction) -> None:
+    """A line per time step: its middle in seconds and the probability of each class, empty where there is none."""
+    lines = ["seconds," + ",".join(CLASSES)]
+    for time, row in zip(prediction.times, prediction.over_time, strict=True):
+        lines.append(f"{time:.3f}," + ",".join("" if np.isnan(p) else f"{p:.5f}" for p in row))
+    path.write_text("\n".join(lines) + "\n")
+
+
+def predict_file(path: Path, modules: list[ECG], options: argparse.Namespace) -> str:
+    """Classify one file and write its results; the line to print."""
+    recording = open_recording(path, options.channel, options.sampling_rate, options.units_per_mv)
+    prediction = predict_recording(modules, recording, options.window)
+    summary = summarize(recording, prediction)
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / f"{recording.name}.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_course(options.output / f"{recording.name}.csv", prediction)
+    if not options.no_picture:
+        save_picture(options.output / f"{recording.name}.png", recording, prediction)
+    known = summary["probabilities"]
+    verdict = (
+        "nothing that can be classified" if known is None else f"{prediction.label} ({known[prediction.label]:.3f})"
+    )
+    return ", ".join([f"{recording.name}: {verdict}", *summary["warnings"]])
+
+
+def parse(args: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m modules.ecg.predict", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("records", nargs="+", type=Path)
+    parser.add_argument("--checkpoint", nargs="+", type=Path, required=True, help="several vote")
+    parser.add_argument("--output", type=Path, default=Path("predictions"), help="folder of the results")
+    parser.add_argument("--sampling-rate", type=float, help="of CSV and NumPy files, in Hz")
+    parser.add_argument("--units-per-mv", type=float, default=1000.0, help="of CSV and NumPy files")
+    parser.add_argument("--channel", type=int, default=0, help="signal or column, from 0")
+    parser.add_argument("--window", type=float, default=60.0, help="seconds classified at once")
+    parser.add_argument("--no-picture", action="store_true")
+    options = parser.parse_args(args)
+    for name in ("sampling_rate", "units_per_mv"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < 1e6:
+            parser.error(f"--{name.replace('_', '-')} must be positive, got {value:g}")
+    if options.channel < 0:
+        parser.error(f"--channel counts from 0, got {options.channel}")
+    if not 2 <= options.window <= 600:
+        parser.error(f"--window must be between 2 and 600 seconds, got {options.window:g}")
+    return options
+
+
+def main(args: list[str] | None = None) -> int:
+    options = parse(args)
+    try:
+        modules = [load_classifier(path) for path in options.checkpoint]
+    except (FileNotFoundError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    failed = 0
+    for path in options.records:
+        try:
+            print(predict_file(path, modules, options), flush=True)
+        except (FileNotFoundError, ValueError) as error:
+            failed += 1
+            print(f"error: {error}", file=sys.stderr, flush=True)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Cone pursuit against nnls, its own bookkeeping, and the worked case of the sheet."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import nnls as scipy_nnls
+from torch import Tensor
+
+from datamodules.dictionaries import draw_problem
+from modules.cone_pursuit.nnls import nnls
+from modules.cone_pursuit.objectives import KullbackLeibler, LeastSquares, Logistic
+from modules.cone_pursuit.oracles import Dictionary, NonNegativeBall, RankOne
+from modules.cone_pursuit.solvers import ALGORITHMS, Result, project, pursue
+
+
+def gaussian(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def check_bookkeeping(result: Result) -> None:
+    assert float(result.coefficients.min()) >= 0
+    rebuilt = torch.einsum("bk,bkd->bd", result.coefficients, result.atoms)
+    torch.testing.assert_close(rebuilt, result.x, atol=1e-12, rtol=1e-12)
+    assert torch.isfinite(result.x).all()
+    assert (result.values.diff(dim=0) <= 1e-10).all()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_many_problems_at_once_go_down_and_keep_their_books(algorithm: str) -> None:
+    atoms = gaussian(8, 20)
+    atoms /= atoms.norm(dim=0)
+    y = gaussian(6, 8, seed=1)
+    y[2] = 0
+    result = pursue(LeastSquares(y), Dictionary(atoms), y, algorithm, 60)
+    check_bookkeeping(result)
+    assert not result.x[2].any()
+    alone = pursue(LeastSquares(y[:1]), Dictionary(atoms), y[:1], algorithm, 60)
+    torch.testing.assert_close(result.x[:1], alone.x, atol=1e-9, rtol=1e-9)
+
+
+def test_drop_steps() -> None:
+    atoms = gaussian(20, 60)
+    atoms /= atoms.norm(dim=0)
+    y = gaussian(20, 20, seed=1)
+    for algorithm in ("amp", "pwmp"):
+        result = pursue(LeastSquares(y), Dictionary(atoms), y, algorithm, 300)
+        assert int(result.drops.sum()) > 0
+        check_bookkeeping(result)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_fcmp_ends_at_nnls_with_its_certificates(seed: int) -> None:
+    atoms, y = draw_problem(20, 40, 4, 5.0, [seed])
+    result = pursue(LeastSquares(y[None]), Dictionary(atoms), y[None], "fcmp1", 200)
+    reference = atoms.numpy() @ scipy_nnls(atoms.numpy(), y.numpy())[0]
+    scale = float(y.norm())
+    np.testing.assert_allclose(result.x[0].numpy(), reference, atol=1e-10 * scale)
+    assert float(result.descent) <= 1e-10 * scale
+    assert abs(float(result.slope)) <= 1e-10 * scale**2
+
+
+def test_order_of_the_algorithms() -> None:
+    ends = {}
+    for algorithm in ("nnmp", "amp", "pwmp", "fcmp1"):
+        values = []
+        for seed in range(5):
+            atoms, y = draw_problem(50, 100, 10, 5.0, [seed])
+            values.append(float(pursue(LeastSquares(y[None]), Dictionary(atoms), y[None], algorithm, 10).values[-1]))
+        ends[algorithm] = np.mean(values)
+    assert ends["fcmp1"] < ends["pwmp"] < ends["amp"] < ends["nnmp"]
+
+
+def test_cone_width_bound_of_the_worked_case() -> None:
+    """One PWMP step shrinks the error by at least 1 - sin(th/2)^2 / diam^2 (section 4 of the sheet)."""
+    random = np.random.default_rng(0)
+    for angle in np.arange(0.1, 1.5, 0.1):
+        atoms = torch.tensor([[-1.0, math.cos(angle)], [0.0, math.sin(angle)]], dtype=torch.float64)
+        diameter = float((atoms[:, 0] - atoms[:, 1]).norm())
+        bound = 1 - math.sin(angle / 2) ** 2 / diameter**2
+        y = torch.from_numpy(np.abs(random.standard_normal((20, 2))) * [-1.0, 1.0])
+        values = pursue(LeastSquares(y), Dictionary(atoms), y, "pwmp", 1).values
+        optimum = nnls(atoms, y)
+        best = 0.5 * (optimum.coefficients @ atoms.T - y).square().sum(1)
+        assert (values[1] - best <= bound * (values[0] - best) + 1e-12).all()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_nothing_to_descend_along(algorithm: str) -> None:
+    """A target opposite to every atom: the origin is optimal at once, and no 0 / 0 appears."""
+    atoms = gaussian(5, 9).abs()
+    y = -gaussian(3, 5, seed=1).abs()
+    result = pursue(LeastSquares(y), Dictionary(atoms), y, algorithm, 10)
+    assert not result.x.any()
+    assert torch.isfinite(result.values).all()
+
+
+@pytest.mark.parametrize("algorithm", ["nnmp", "pwmp", "fcmp0"])
+def test_other_objectives(algorithm: str) -> None:
+    y = gaussian(2, 12).abs()
+    atoms = torch.eye(12, dtype=torch.float64)
+    check_bookkeeping(pursue(KullbackLeibler(y + 1), Dictionary(atoms), y, "pwmp", 40))
+    features, like = gaussian(30, 6), gaussian(1, 6)
+    objective = Logistic(features, (features[:, 0] > 0).double(), weight=1.0)
+    check_bookkeeping(pursue(objective, NonNegativeBall(), like, algorithm, 100))
+
+
+def test_rank_one_oracle_finds_a_rank_one_matrix() -> None:
+    a, b = gaussian(2, 5).abs(), gaussian(2, 4, seed=1).abs()
+    matrix = (a[:, :, None] * b[:, None]).flatten(1)
+    result = pursue(LeastSquares(matrix), RankOne((5, 4)), matrix, "fcmp1", 1)
+    torch.testing.assert_close(result.x, matrix, atol=1e-9, rtol=1e-9)
+    tensor = (a[:, :, None, None] * b[:, None, :, None] * torch.tensor([1.0, 2, 3])).flatten(1)
+    result = pursue(LeastSquares(tensor), RankOne((5, 4, 3)), tensor, "fcmp1", 1)
+    torch.testing.assert_close(result.x, tensor, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("dim", "number"), [(15, 30), (30, 15)])
+def test_nnls_is_scipys(dim: int, number: int) -> None:
+    atoms, right = gaussian(dim, number), gaussian(12, dim, seed=1)
+    right[3] = 0
+    reference = np.stack([scipy_nnls(atoms.numpy(), y)[0] for y in right.numpy()])
+    solution = nnls(atoms, right)
+    np.testing.assert_allclose(solution.coefficients.numpy() @ atoms.numpy().T, reference @ atoms.numpy().T, atol=1e-10)
+    if number <= dim:  # otherwise a target inside of the cone has many codes
+        np.testing.assert_allclose(solution.coefficients.numpy(), reference, atol=1e-10)
+    assert float(solution.gradient.min()) >= -1e-9
+    small = project(atoms.T.expand(12, number, dim), right).numpy()
+    np.testing.assert_allclose(small @ atoms.numpy().T, reference @ atoms.numpy().T, atol=1e-9)
+
+
+def test_nnls_with_equal_and_zero_atoms() -> None:
+    atoms = gaussian(6, 5).abs()
+    atoms = torch.cat((atoms, atoms[:, :2], torch.zeros(6, 1, dtype=torch.float64)), 1)
+    right = gaussian(4, 6, seed=1).abs()
+    fit = nnls(atoms, right).coefficients @ atoms.T
+    distinct = atoms[:, :5].numpy()
+    reference = np.stack([distinct @ scipy_nnls(distinct, y)[0] for y in right.numpy()])
+    np.testing.assert_allclose(fit.numpy(), reference, atol=1e-9)
+
+
+def test_values_that_cannot_work() -> None:
+    y = gaussian(2, 5)
+    with pytest.raises(ValueError, match="choose one of nnmp"):
+        pursue(LeastSquares(y), Dictionary(gaussian(5, 3)), y, "omp")
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        pursue(LeastSquares(y * float("nan")), Dictionary(gaussian(5, 3)), y)
+    with pytest.raises(ValueError, match="finite matrix"):
+        Dictionary(gaussian(5, 0))
+    with pytest.raises(ValueError, match="do not fit"):
+        nnls(gaussian(5, 3), gaussian(2, 4))
+    with pytest.raises(ValueError, match="non-negative data"):
+        KullbackLeibler(-y.abs())

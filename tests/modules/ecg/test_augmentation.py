@@ -1,0 +1,113 @@
+"""Statistics of the bursts, and stretching against numpy's interpolation."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from modules.ecg.augmentation import (
+    HIT_PROBABILITY,
+    REFERENCE_LENGTH,
+    Augmentation,
+    burst_starts,
+    draw_lengths,
+    drop_bursts,
+    stretch,
+)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def published_bursts(rows: int, samples: int, seed: int) -> np.ndarray:
+    """The authors' rule, sample by sample: True where a sample is kept."""
+    noise = np.random.default_rng(seed).normal(size=(rows, samples + 10)) > 2
+    zeroed = np.zeros((rows, samples), bool)
+    for shift in range(11):
+        zeroed |= noise[:, shift : shift + samples]
+    return ~zeroed
+
+
+def test_bursts_zero_what_the_published_rule_zeroes() -> None:
+    kept = drop_bursts(torch.ones(400, 9000), 11, generator()).numpy()
+    reference = published_bursts(400, 9000, 1)
+    assert 1 - kept.mean() == pytest.approx(0.224, abs=0.002)
+    assert kept.mean() == pytest.approx(reference.mean(), abs=0.002)
+    ours, theirs = np.diff(kept, axis=1) < 0, np.diff(reference.astype(int), axis=1) < 0
+    assert ours.sum() == pytest.approx(theirs.sum(), rel=0.02)
+
+
+def test_the_ends_of_a_signal_are_like_its_middle() -> None:
+    kept = drop_bursts(torch.ones(20000, 30), 11, generator(2)).mean(0)
+    assert (kept - (1 - HIT_PROBABILITY) ** 11).abs().max() < 0.015
+
+
+def test_hits_per_second() -> None:
+    starts = burst_starts(200, 9000, 11, generator(), torch.device("cpu"))
+    hits = ((starts >= 0) & (starts < 9000)).sum(1).double()
+    assert hits.mean() / 30 == pytest.approx(6.8, abs=0.1)
+    assert hits.std() == pytest.approx(math.sqrt(9000 * HIT_PROBABILITY * (1 - HIT_PROBABILITY)), rel=0.15)
+    assert starts[:, -1].min() > 9000  # enough draws for every signal
+
+
+def test_a_burst_is_eleven_samples() -> None:
+    kept = drop_bursts(torch.ones(50, 3000), 11, generator(3))
+    for row in kept.numpy():
+        edges = np.flatnonzero(np.diff(np.concatenate([[1], row, [1]])))
+        runs = np.diff(edges)[::2]
+        inner = runs[1:-1]
+        assert inner.min() >= 11 and (inner == 11).any()
+
+
+@pytest.mark.parametrize("draw", ["length", "heart_rate"])
+def test_lengths_are_uniform_in_what_was_asked(draw: str) -> None:
+    lengths = draw_lengths(40000, draw, generator(), torch.device("cpu")).double()
+    assert lengths.min() >= 12190 and lengths.max() < 24381
+    uniform = lengths if draw == "length" else 80 * REFERENCE_LENGTH / lengths
+    low, high = (12190, 24381) if draw == "length" else (60, 120)
+    shares = torch.histc((uniform - low) / (high - low), 10, 0, 1) / len(lengths)
+    assert (shares - 0.1).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("new_length", [12190, 15000, 18286, 20001, 24380])
+def test_stretching_is_the_published_interpolation(new_length: int) -> None:
+    rng = np.random.default_rng(new_length)
+    lengths = [2714, 9000, 18286]
+    whole = np.zeros((3, REFERENCE_LENGTH), np.float32)
+    for row, length in zip(whole, lengths, strict=True):
+        row[:length] = rng.normal(size=length).cumsum()
+    at = np.linspace(0, REFERENCE_LENGTH - 1, new_length)
+    signal, length = stretch(
+        torch.from_numpy(whole), torch.tensor(lengths), torch.full((3,), new_length), REFERENCE_LENGTH
+    )
+    assert signal.shape == (3, REFERENCE_LENGTH)
+    for row, kept, ours, count in zip(whole, lengths, signal.numpy(), length.tolist(), strict=True):
+        expected = np.interp(at, np.arange(REFERENCE_LENGTH), row)[:REFERENCE_LENGTH]
+        assert count == min(REFERENCE_LENGTH, np.count_nonzero(at <= kept - 1))
+        assert np.abs(ours[:count] - expected[:count]).max() < 0.02  # of a walk of unit steps, in float32
+        assert not ours[count:].any()
+
+
+def test_padding_does_not_change_a_stretched_record() -> None:
+    record = torch.randn(1, 5000, generator=generator())
+    wide = torch.nn.functional.pad(record, (0, 4000))
+    lengths = torch.tensor([13000])
+    narrow, first = stretch(record, torch.tensor([5000]), lengths, None)
+    padded, second = stretch(wide, torch.tensor([5000]), lengths, None)
+    assert first.equal(second) and narrow.equal(padded) and narrow.shape[1] == int(first)
+
+
+def test_a_generator_decides_alone_and_switches_switch() -> None:
+    signal, length = torch.randn(3, 4000, generator=generator()), torch.tensor([4000, 3000, 2000])
+    augment = Augmentation()
+    first, second = augment(signal, length, generator(5)), augment(signal, length, generator(5))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert not torch.equal(first[0], augment(signal, length, generator(6))[0])
+    same, kept = Augmentation(bursts="none", resample="none")(signal, length, generator())
+    assert same.equal(signal) and kept.equal(length)
+    with pytest.raises(ValueError, match="bursts must be"):
+        Augmentation(bursts="often")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="resample must be"):
+        Augmentation(resample="often")  # type: ignore[arg-type]

@@ -1,0 +1,152 @@
+"""Sizes of the networks, and that padding and the order of time mean what they should."""
+
+import pytest
+import torch
+from torch import nn
+
+from modules.ecg.convolutions import ConvStack
+from modules.ecg.nets import CNN, CRNN, last_outputs, masked_mean, reverse_by_length
+
+
+def count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def expected_convolutions(num_blocks: int, depth: int, width: int = 32) -> int:
+    """Weights, biases and two numbers of batch norm for each output channel, by the paper's channel counts."""
+    total, channels = 0, 1
+    for block in range(1, num_blocks + 1):
+        for outputs in [width * block] * (depth - 1) + [width * (block + 1)]:
+            total += 25 * channels * outputs + 3 * outputs
+            channels = outputs
+    return total
+
+
+def test_parameters_of_the_cnn() -> None:
+    with torch.device("meta"):  # sizes without numbers
+        network, pooled = CNN(), CNN(downsample="max_pool")
+    assert count(network) == expected_convolutions(6, 4) + 224 * 4 + 4 == 9840740
+    assert network.features.num_features == 224
+    assert sum(isinstance(m, nn.Conv2d) for m in network.modules()) == 24
+    assert count(pooled) == 9840740
+
+
+def test_parameters_of_the_crnn() -> None:
+    with torch.device("meta"):
+        network = CRNN()
+    lstm = 2 * (4 * 100 * (480 + 100 + 2) + 2 * 4 * 100 * (100 + 100 + 2))  # two biases, where TF has one
+    assert count(network.features) == expected_convolutions(4, 6) == 4845344
+    assert count(network.forward_lstm) + count(network.backward_lstm) == lstm == 788800
+    assert count(network.dense) == 96200
+    assert network.features.num_features == 480
+    assert sum(isinstance(m, nn.Conv2d) for m in network.modules()) == 24
+
+
+@pytest.mark.parametrize("downsample", ["stride", "max_pool"])
+def test_sizes_after_each_block(downsample: str) -> None:
+    stack = ConvStack(6, 1, width=2, downsample=downsample)  # type: ignore[arg-type]
+    x, steps = torch.zeros(1, 1, 570, 33), torch.tensor([281])
+    sizes = []
+    for layer in stack.layers:
+        x, steps = layer(x, steps, True)
+        sizes.append((x.shape[2], x.shape[3], int(steps)))
+    assert sizes == [(285, 17, 141), (143, 9, 71), (72, 5, 36), (36, 3, 18), (18, 2, 9), (9, 1, 5)]
+
+
+def networks() -> list[nn.Module]:
+    torch.manual_seed(0)
+    small = {"width": 4, "layers_per_block": 2}
+    made: list[nn.Module] = [
+        CNN(**small, num_blocks=4),  # type: ignore[arg-type]
+        CNN(**small, num_blocks=4, downsample="max_pool", dropout=0.15),  # type: ignore[arg-type]
+        CRNN(**small, num_blocks=3, units=5),  # type: ignore[arg-type]
+        CRNN(**small, num_blocks=3, units=5, summary="last"),  # type: ignore[arg-type]
+        CRNN(**small, num_blocks=3, units=5, head="mean"),  # type: ignore[arg-type]
+    ]
+    for network in made:
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):  # as after training: zero in does not mean zero out
+                nn.init.normal_(module.bias)
+                nn.init.normal_(module.running_mean)  # type: ignore[arg-type]
+    return [network.eval() for network in made]
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_more_padding_changes_nothing(index: int) -> None:
+    network = networks()[index]
+    x = torch.randn(3, 90, 33)
+    frames = torch.tensor([90, 37, 1])
+    x[1, 37:], x[2, 1:] = 0.0, 0.0
+    padded = nn.functional.pad(x, (0, 0, 0, 61), value=3.0)  # whatever stands there
+    first, second = network(x, frames), network(padded, frames)
+    assert torch.allclose(first.logits, second.logits, atol=1e-5)
+    alone = network(x[1:2, :37], frames[1:2])
+    assert torch.allclose(first.logits[1:2], alone.logits, atol=1e-5)
+    for row, steps in enumerate(first.steps.tolist()):
+        assert torch.allclose(first.over_time[row, :steps], second.over_time[row, :steps], atol=1e-5)
+        assert not second.over_time[row, steps:].any()
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_the_course_averages_to_the_result(index: int) -> None:
+    output = networks()[index](torch.randn(2, 80, 33), torch.tensor([80, 50]))
+    assert torch.allclose(masked_mean(output.over_time, output.steps), output.logits, atol=1e-5)
+
+
+def test_masked_mean_by_hand() -> None:
+    x = torch.tensor([[[1.0], [3.0], [100.0]], [[2.0], [4.0], [6.0]]])
+    assert masked_mean(x, torch.tensor([2, 3])).tolist() == [[2.0], [4.0]]
+
+
+def test_reversal_is_by_length() -> None:
+    x = torch.arange(8.0).view(2, 4, 1)
+    result = reverse_by_length(x, torch.tensor([3, 4]))
+    assert result.flatten().tolist() == [2, 1, 0, 3, 7, 6, 5, 4]
+    assert torch.equal(reverse_by_length(result, torch.tensor([3, 4])), x)
+
+
+def test_last_outputs_of_both_directions() -> None:
+    hidden = torch.arange(12.0).view(1, 3, 4)
+    assert last_outputs(hidden, torch.tensor([2])).tolist() == [[0.0, 1.0, 6.0, 7.0]]
+
+
+def test_the_lstms_look_in_their_direction_only() -> None:
+    network = networks()[2]
+    x, steps = torch.randn(1, 6, network.forward_lstm.lstm.input_size), torch.tensor([5])
+    changed = x.clone()
+    changed[0, 2] += 1.0
+    forward = (network.forward_lstm(x, steps) != network.forward_lstm(changed, steps)).any(2)[0]
+    backward = (network.backward_lstm(x, steps) != network.backward_lstm(changed, steps)).any(2)[0]
+    assert forward.tolist() == [False, False, True, True, True, False]
+    assert backward.tolist() == [True, True, True, False, False, False]
+
+
+def test_an_lstm_is_a_packed_one() -> None:
+    """torch's own way with sequences of different length."""
+    stack = networks()[2].forward_lstm
+    x, steps = torch.randn(2, 7, stack.lstm.input_size), torch.tensor([7, 4])
+    packed = nn.utils.rnn.pack_padded_sequence(x, steps, batch_first=True)
+    expected, _ = nn.utils.rnn.pad_packed_sequence(stack.lstm(packed)[0], batch_first=True)
+    assert torch.allclose(stack(x, steps), expected, atol=1e-6)
+
+
+def test_heads_and_gradients() -> None:
+    network = CRNN(num_blocks=2, layers_per_block=1, width=2, units=3, head="mean")
+    x, frames = torch.randn(2, 20, 33), torch.tensor([20, 12])
+
+    def trained() -> set[str]:
+        network.zero_grad()
+        network(x, frames).logits.sum().backward()
+        return {name.split(".")[0] for name, p in network.named_parameters() if p.grad is not None and p.grad.any()}
+
+    assert trained() == {"features", "dense", "classifier"}
+    network.head, network.train_features = "lstm", False
+    assert trained() == {"forward_lstm", "backward_lstm", "classifier"}
+    network.train_features = True
+    assert trained() == {"features", "forward_lstm", "backward_lstm", "classifier"}
+    copy = CRNN(num_blocks=2, layers_per_block=1, width=2, units=3, head="mean")
+    copy.load_state_dict(network.state_dict())
+    assert copy.head == "lstm"
+    for wrong in ({"head": "attention"}, {"summary": "first"}, {"downsample": "average"}):
+        with pytest.raises(ValueError, match="must be"):
+            CRNN(**wrong)  # type: ignore[arg-type]

@@ -1,0 +1,58 @@
+"""The batched log-spectrogram against scipy's."""
+
+import numpy as np
+import pytest
+import scipy.signal
+import torch
+
+from modules.ecg.spectrogram import LogSpectrogram, density, num_frames, tukey
+from tests.modules.ecg.wfdb_files import beats
+
+
+def reference(signal: np.ndarray) -> np.ndarray:
+    """[T] -> density [L, F]."""
+    return scipy.signal.spectrogram(signal, fs=300, nperseg=64, noverlap=32)[2].T
+
+
+def test_window_is_scipys() -> None:
+    assert np.allclose(tukey(64, 0.25), scipy.signal.get_window(("tukey", 0.25), 64), atol=1e-15)
+
+
+@pytest.mark.parametrize("samples", [64, 95, 96, 600, 9000, 9011])
+def test_equals_scipy(samples: int) -> None:
+    signals = np.stack([beats(40, seed, irregular=True)[:samples].astype(float) for seed in range(3)])
+    ours = LogSpectrogram()(torch.from_numpy(signals)).numpy()
+    theirs = np.log(np.stack([reference(signal) for signal in signals]))
+    assert ours.shape == theirs.shape
+    assert np.abs(ours - theirs).max() < 1e-5
+
+
+def test_float32_is_as_close_as_its_digits_allow() -> None:
+    signal = beats(30, 1, irregular=False).astype(np.float32)
+    ours = density(torch.from_numpy(signal).unsqueeze(0))[0].numpy()
+    theirs = reference(signal.astype(np.float64))
+    assert np.abs(ours - theirs).max() < 1e-5 * theirs.max()
+    assert np.median(np.abs(ours / theirs - 1)) < 1e-5
+
+
+def test_zero_density_stays_zero() -> None:
+    signal = torch.zeros(2, 400)
+    signal[0, :200] = torch.from_numpy(beats(1, 1, False)[:200].astype(np.float32))
+    signal[1] = 517.0
+    result = LogSpectrogram()(signal)
+    assert result[0, :6].ne(0).all()
+    assert not result[0, 7:].any() and not result[1].any()
+
+
+def test_truncation_is_toward_zero() -> None:
+    signal = torch.from_numpy(beats(5, 2, True).astype(np.float32)).unsqueeze(0) / 50
+    exact, whole = LogSpectrogram()(signal), LogSpectrogram(truncate=True)(signal)
+    assert torch.equal(whole, torch.from_numpy(exact.numpy().astype(np.int16).astype(np.float32)))
+    assert exact.min() < -1 and not whole[(exact.abs() < 1)].any()
+
+
+def test_frames_of_a_record() -> None:
+    lengths = [1, 63, 64, 95, 96, 2714, 18286]
+    expected = [1, 1] + [reference(np.random.default_rng(n).normal(size=n)).shape[0] for n in lengths[2:]]
+    assert num_frames(torch.tensor(lengths)).tolist() == expected
+    assert LogSpectrogram()(torch.ones(1, 30)).shape == (1, 1, 33)

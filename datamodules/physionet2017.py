@@ -87,7 +87,7 @@ def stratified_split(names: list[str], labels: list[int], fold: int, num_folds: 
     """
     folds = StratifiedKFold(num_folds, shuffle=True, random_state=seed)
     rest, test = list(folds.split(names, labels))[fold]
-    if len(rest) < 6 * len(set(labels)):
+    if -(-len(rest) // 6) < len(set(labels)):
         raise ValueError(f"{len(names)} usable records are too few for {num_folds} folds of all classes")
     train, valid = train_test_split(rest, test_size=1 / 6, random_state=seed, stratify=[labels[i] for i in rest])
     return Split(*([names[i] for i in sorted(part)] for part in (train, valid, test)))

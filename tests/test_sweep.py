@@ -1,5 +1,6 @@
 """The local runner of wandb's sweep files, and that wandb's own agent would start the same."""
 
+import functools
 import json
 import math
 import random
@@ -157,5 +158,6 @@ def test_shipped_sweeps_parse_as_the_agent_would_start_them(
     with pytest.raises(SystemExit) as stop:
         train.main([*words[3:], "--print_config"])
     assert stop.value.code in (0, None), capsys.readouterr().err
-    printed = capsys.readouterr().out
-    assert all(f"{name.rpartition('.')[2]}: {value}" in printed for name, value in parameters.items())
+    printed = yaml.safe_load(capsys.readouterr().out)
+    for name, value in parameters.items():
+        assert functools.reduce(lambda config, key: config[key], name.split("."), printed) == value

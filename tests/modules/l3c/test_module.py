@@ -91,7 +91,7 @@ def test_twenty_steps_equal_ten_and_ten_more():
     assert len(whole) == 20 and parts == whole
 
 
-GOLDEN_LOSSES = [10.7279, 10.818, 10.5051, 10.8944, 10.5161]
+GOLDEN_LOSSES = [10.7279, 10.7438, 10.6014, 11.0161, 10.6495]
 
 
 def test_golden_loss_curve():

@@ -40,7 +40,8 @@ class CodecReport(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         missing = [name for name in ("codec", "sample") if not hasattr(pl_module, name)]
-        if missing or not hasattr(trainer.datamodule, "held_out_images"):  # type: ignore[attr-defined]
+        has_images = hasattr(trainer.datamodule, "held_out_images")  # type: ignore[attr-defined]
+        if stage == "fit" and (missing or not has_images):
             raise ValueError("CodecReport needs a module with codec() and sample(), and data with held_out_images()")
 
     @rank_zero_only

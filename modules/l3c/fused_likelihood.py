@@ -73,7 +73,7 @@ def _log(x):
 
 
 def _load(value):
-    """A float32 from a float32, or from the bits of a bfloat16."""
+    """A float32 from a float32, or from the bits of a bfloat16. Only compiled code calls it (the overload below)."""
     raise NotImplementedError
 
 
@@ -85,7 +85,7 @@ def _load_overload(value):  # type: ignore[no-untyped-def]
 
 
 def _store(value, like):
-    """A float32 as an element of the array ``like``: itself, or the bits of the nearest bfloat16."""
+    """A float32 as an element of the array ``like``: itself, or the bits of the nearest bfloat16. Only compiled."""
     raise NotImplementedError
 
 

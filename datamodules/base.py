@@ -8,7 +8,7 @@ the global generators, so they do not depend on the number of workers or on what
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,17 +124,38 @@ def rank_and_world(trainer: Trainer | None) -> tuple[int, int]:
     return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
 
+def training_device(trainer: Trainer | None) -> torch.device:
+    """Where the trainer's model lives; without a trainer, the first GPU if there is one."""
+    if trainer is not None:
+        return trainer.strategy.root_device
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def as_it_is(batch: Any) -> Any:
+    """Collate function for a dataset whose ``__getitems__`` returns a whole batch."""
+    return batch
+
+
 def training_loader(
-    dataset: Dataset, batch_size: int, seed: int, num_workers: int, trainer: Trainer | None, pin_memory: bool = True
+    dataset: Dataset,
+    batch_size: int,
+    seed: int,
+    num_workers: int,
+    trainer: Trainer | None,
+    pin_memory: bool = True,
+    sampler: EpochSampler | None = None,
+    collate_fn: Callable[[Any], Any] | None = None,
 ) -> ResumableDataLoader:
     """Shuffled, sharded and resumable. The last short batch is dropped (unless it is the only one), so that all
-    batches have one shape; every epoch drops other samples."""
-    sampler = EpochSampler(dataset, seed, *rank_and_world(trainer))
+    batches have one shape; every epoch drops other samples. A ``sampler`` brings its own order and seed."""
+    if sampler is None:
+        sampler = EpochSampler(dataset, seed, *rank_and_world(trainer))
     loader = ResumableDataLoader(
         dataset,
         batch_size=batch_size,
         sampler=sampler,
         drop_last=len(sampler) >= batch_size,
+        collate_fn=collate_fn,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory and torch.cuda.is_available(),
@@ -145,14 +166,23 @@ def training_loader(
     return loader
 
 
-def evaluation_loader(dataset: Dataset, batch_size: int, num_workers: int, trainer: Trainer | None) -> DataLoader:
-    """In order, sharded without padding, every sample exactly once."""
+def evaluation_loader(
+    dataset: Dataset,
+    batch_size: int,
+    num_workers: int,
+    trainer: Trainer | None,
+    pin_memory: bool = True,
+    sampler: EvaluationSampler | None = None,
+    collate_fn: Callable[[Any], Any] | None = None,
+) -> DataLoader:
+    """In order, sharded without padding, every sample exactly once; a ``sampler`` brings its own shards."""
     return DataLoader(
         dataset,
         batch_size=batch_size,
-        sampler=EvaluationSampler(dataset, *rank_and_world(trainer)),
+        sampler=EvaluationSampler(dataset, *rank_and_world(trainer)) if sampler is None else sampler,
+        collate_fn=collate_fn,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin_memory and torch.cuda.is_available(),
         generator=torch.Generator(),
     )

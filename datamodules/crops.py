@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datamodules.image_reading import MAX_NAMES, TOO_SMALL, SkippedImageError, decode, map_in_threads
+from datamodules.image_reading import TOO_SMALL, SkippedImageError, decode, map_in_threads
+from datamodules.reporting import MAX_NAMES
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,14 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.base import EpochSampler, EvaluationSampler, ResumableDataLoader, rank_and_world
+from datamodules.base import (
+    EpochSampler,
+    ResumableDataLoader,
+    as_it_is,
+    evaluation_loader,
+    rank_and_world,
+    training_loader,
+)
 from datamodules.ecg_cache import Cache
 
 Batch = dict[str, Any]
@@ -55,11 +62,6 @@ class Records(Dataset):
             "label": self.labels[indices],
             "name": [self.cache.names[record] for record in self.rows[indices]],
         }
-
-
-def as_it_is(batch: Any) -> Any:
-    """What ``Records`` returns is a batch already."""
-    return batch
 
 
 def repeats(labels: Tensor, share: float = 20.0) -> Tensor:
@@ -135,32 +137,11 @@ def training_batches(
 ) -> ResumableDataLoader:
     """Shuffled, bucketed, sharded and resumable; the last short batch is dropped unless it is the only one."""
     sampler = BucketSampler(records, batch_size, seed, *rank_and_world(trainer), oversample=oversample, bucket=bucket)
-    loader = ResumableDataLoader(
-        records,
-        batch_size=batch_size,
-        sampler=sampler,
-        drop_last=len(sampler) >= batch_size,
-        collate_fn=as_it_is,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),
-    )
-    loader.trainer = trainer
-    return loader
+    return training_loader(records, batch_size, seed, num_workers, trainer, sampler=sampler, collate_fn=as_it_is)
 
 
 def evaluation_batches(records: Records, batch_size: int, num_workers: int, trainer: Trainer | None) -> DataLoader:
     """Every record exactly once, shortest first."""
     order = np.argsort(records.lengths, kind="stable")
     by_length = Records(records.cache, records.rows[order], records.labels.numpy()[order], records.pad_to)
-    return DataLoader(
-        by_length,
-        batch_size=batch_size,
-        sampler=EvaluationSampler(by_length, *rank_and_world(trainer)),
-        collate_fn=as_it_is,
-        num_workers=num_workers,
-        persistent_workers=num_workers > 0,
-        pin_memory=torch.cuda.is_available(),
-        generator=torch.Generator(),
-    )
+    return evaluation_loader(by_length, batch_size, num_workers, trainer, collate_fn=as_it_is)

@@ -5,12 +5,9 @@
     <cache>/signals-<fingerprint>.bin    int16 [S]: all records one after the other, 1000 units per mV
             index-<fingerprint>.json     names, offsets, and the records that were left out, by reason
 
-The fingerprint is of the names, sizes and times of the files below the folder, so changed files make a new cache. The
-index is written last, under its final name in one step: a build that was interrupted leaves no index, and two
-processes that build at once write the same bytes.
+When a cache is used again and when it is not says datamodules/packing.py.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -20,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import wfdb
 
-from datamodules.image_reading import track
+from datamodules.packing import fingerprint, remove_others, unfinished, write_whole
+from datamodules.reporting import track
 
 UNITS_PER_MV = 1000
 VERSION = 1
@@ -78,15 +76,6 @@ def record_files(folder: Path) -> list[os.DirEntry]:
         return sorted((e for e in entries if e.name.endswith((".hea", ".mat"))), key=lambda entry: entry.name)
 
 
-def fingerprint(folder: Path, *settings: object) -> str:
-    """Sixteen hex digits of the record files' names, sizes and times, and of ``settings``."""
-    digest = hashlib.sha256(repr((VERSION, settings)).encode())
-    for entry in record_files(folder):
-        status = entry.stat()
-        digest.update(f"{entry.name} {status.st_size} {status.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
-
-
 def read_all(
     folder: Path, names: list[str], sampling_rate: int, min_samples: int, skipped: dict[str, list[str]], quiet: bool
 ) -> Iterator[tuple[str, np.ndarray]]:
@@ -98,13 +87,6 @@ def read_all(
             skipped.setdefault(str(error), []).append(name)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write and put in place in one step."""
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
-
-
 def build(folder: Path, cache: Path, key: str, sampling_rate: int, min_samples: int, quiet: bool) -> None:
     """Pack all records of ``folder``; older caches in ``cache`` are removed."""
     cache.mkdir(parents=True, exist_ok=True)
@@ -112,21 +94,19 @@ def build(folder: Path, cache: Path, key: str, sampling_rate: int, min_samples: 
     skipped: dict[str, list[str]] = {}
     kept: list[str] = []
     offsets = [0]
-    unfinished = cache / f"signals-{key}.{os.getpid()}.tmp"
+    data = cache / f"signals-{key}.bin"
     try:
-        with unfinished.open("wb") as file:
+        with unfinished(data).open("wb") as file:
             for name, signal in read_all(folder, names, sampling_rate, min_samples, skipped, quiet):
                 file.write(signal.astype("<i2").tobytes())
                 kept.append(name)
                 offsets.append(offsets[-1] + len(signal))
-        unfinished.replace(cache / f"signals-{key}.bin")
+        unfinished(data).replace(data)
     finally:
-        unfinished.unlink(missing_ok=True)
+        unfinished(data).unlink(missing_ok=True)
     index = {"names": kept, "offsets": offsets, "skipped": skipped}
     write_whole(cache / f"index-{key}.json", json.dumps(index).encode())
-    for old in [*cache.glob("signals-*.bin"), *cache.glob("index-*.json")]:
-        if key not in old.name:
-            old.unlink(missing_ok=True)
+    remove_others(cache, key, "signals-*.bin", "index-*.json")
 
 
 def load(cache: Path, key: str) -> Cache | None:
@@ -139,7 +119,7 @@ def load(cache: Path, key: str) -> Cache | None:
     if data.stat().st_size != 2 * offsets[-1]:
         return None
     empty = np.zeros(0, np.int16)
-    signals = np.memmap(data, "<i2", mode="r") if offsets[-1] else empty
+    signals = np.memmap(data, "<i2", mode="r").view(np.ndarray) if offsets[-1] else empty  # a memmap is slow to slice
     return Cache(signals, offsets, content["names"], content["skipped"])
 
 
@@ -156,7 +136,8 @@ def open_cache(folder: Path, cache: Path, sampling_rate: int, min_samples: int, 
     Raises:
         ValueError: if the cache cannot be written.
     """
-    key = fingerprint(folder, sampling_rate, min_samples)
+    files = ((entry.name, entry.stat()) for entry in record_files(folder))
+    key = fingerprint(files, VERSION, (sampling_rate, min_samples))
     if found := load(cache, key):
         return found
     try:

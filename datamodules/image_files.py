@@ -7,7 +7,8 @@ from torch.utils.data import DataLoader
 
 from datamodules.base import data_root, evaluation_loader, is_rank_zero, warn
 from datamodules.crops import NamedImages
-from datamodules.image_reading import describe_skipped, find_photos, scan_photos
+from datamodules.image_reading import find_photos, scan_photos
+from datamodules.reporting import describe_skipped
 
 
 def warn_of_skipped(folder: Path, skipped: dict[str, list[str]]) -> None:

@@ -10,20 +10,19 @@ Read are PNG, JPEG and WebP with 8 bits per channel and mode RGB. Skipped, count
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from datamodules.reporting import track
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 MAX_PIXELS = 200_000_000
-MAX_NAMES = 10
 
 UNREADABLE = "unreadable"
 NOT_RGB = "not 8-bit RGB"
@@ -154,23 +153,6 @@ def scan_photos(
             kept.append(path)
             num_bytes += 3 * verdict[0] * verdict[1]
     return PhotoScan(kept, num_bytes, skipped)
-
-
-def describe_skipped(skipped: dict[str, list[str]]) -> str:
-    """One line such as ``2 unreadable (a.jpg, b.jpg), 1 not 8-bit RGB (c.png)``; at most 10 names a reason."""
-    parts = []
-    for reason, names in skipped.items():
-        more = ", ..." if len(names) > MAX_NAMES else ""
-        parts.append(f"{len(names)} {reason} ({', '.join(names[:MAX_NAMES])}{more})")
-    return ", ".join(parts)
-
-
-def track(items: Iterable[Item], total: int, description: str, quiet: bool = False) -> Iterator[Item]:
-    """Yield ``items`` behind a progress bar on stderr, if that is a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as progress:
-        yield from progress.track(items, total=total, description=description)
 
 
 def map_in_threads(

@@ -9,17 +9,19 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.base import ResumableDataLoader, data_root, evaluation_loader, is_rank_zero, training_loader, warn
+from datamodules.base import (
+    ResumableDataLoader,
+    data_root,
+    evaluation_loader,
+    is_rank_zero,
+    training_device,
+    training_loader,
+    warn,
+)
 from datamodules.crops import NamedImages, RandomCrops, centre_crop, read_tensor
 from datamodules.image_files import warn_of_skipped, whole_images
-from datamodules.image_reading import (
-    SkippedImageError,
-    decode,
-    describe_skipped,
-    find_photos,
-    read_image_list,
-    scan_photos,
-)
+from datamodules.image_reading import SkippedImageError, decode, find_photos, read_image_list, scan_photos
+from datamodules.reporting import describe_skipped
 
 HOW_TO_GET = (
     "Expected is <root>/<split>/**/<ImageID>.{png,jpg,webp}. Open Images: "
@@ -159,7 +161,7 @@ class OpenImages(LightningDataModule):
                     f"{len(scan.paths)} photographs of {folder} take {gib:.2f} GiB decoded, more than cache_limit_gib "
                     f"{self.cache_limit_gib}: use cache: none with workers, or raise the limit"
                 )
-            crops.load(self._cache_device(), quiet)
+            crops.load(torch.device("cpu") if self.cache == "memory" else training_device(self.trainer), quiet)
             if crops.unreadable.all():
                 raise ValueError(f"no usable photograph in {folder}: all {len(scan.paths)} are unreadable")
         return crops
@@ -180,13 +182,6 @@ class OpenImages(LightningDataModule):
         if not crops:
             raise ValueError(f"no usable photograph in {folder}: {describe_skipped(skipped)}")
         return NamedImages(list(crops.values()), list(crops))
-
-    def _cache_device(self) -> torch.device:
-        if self.cache == "memory":
-            return torch.device("cpu")
-        if self.trainer is not None:
-            return self.trainer.strategy.root_device
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def _folder(self, role: str) -> Path:
         folder = self.root / self.splits[role]

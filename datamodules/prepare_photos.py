@@ -25,7 +25,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from datamodules.image_reading import SkippedImageError, decode, find_photos, open_photo, track
+from datamodules.image_reading import SkippedImageError, decode, find_photos, open_photo
+from datamodules.reporting import track
 
 WRITTEN = "written"
 THERE = "already there"

@@ -15,7 +15,6 @@ from datamodules.image_reading import (
     UNREADABLE,
     SkippedImageError,
     decode,
-    describe_skipped,
     find_photos,
     read_image_list,
     scan_photos,
@@ -97,13 +96,6 @@ def test_scan_counts_and_names(tmp_path: Path, write_photo) -> None:
     assert scan.skipped == {UNREADABLE: ["cut.png", "text.jpg"], NOT_RGB: ["gray.png"], TOO_SMALL: ["small.png"]}
     by_header = scan_photos(paths, min_side=16)
     assert [path.name for path in by_header.paths] == ["cut.png", "good.png"]
-
-
-def test_at_most_ten_names_are_given() -> None:
-    assert describe_skipped({"odd": ["a", "b"]}) == "2 odd (a, b)"
-    text = describe_skipped({"odd": [f"n{i}" for i in range(11)]})
-    assert text.startswith("11 odd (n0, ")
-    assert text.endswith("n9, ...)")
 
 
 def test_image_list(tmp_path: Path) -> None:

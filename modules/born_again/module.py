@@ -1,0 +1,127 @@
+"""Born-again image classification as a LightningModule: student, teacher, loss."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from modules.born_again.losses import ban, labels_only
+from modules.born_again.teachers import load_weights
+from modules.components.frozen import Frozen
+
+Batch = dict[str, Tensor]
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+def wrong(logits: Tensor, label: Tensor) -> Tensor:
+    """Percentage [N], 0 or 100, of misclassification."""
+    return 100.0 * (logits.argmax(1) != label).float()
+
+
+class BornAgainClassifier(LightningModule):
+    """Train ``student`` on labels, or as ``teacher`` has it; ``callbacks.generations`` turns one into the other.
+
+    ``val/error`` and ``test/error`` are percentages of misclassified images.
+
+    Args:
+        student: normalised images [N, 3, H, W] -> logits [N, K].
+        loss: of student's logits, teacher's logits and labels: one of ``modules.born_again.losses``.
+        optimizer: called with the student's trainable parameters.
+        lr_scheduler: called with the optimizer and stepped after every epoch.
+        teacher: of the first generation, where there is one already; may be another network than the student.
+        teacher_weights: a checkpoint of this module whose student has ``teacher``'s form, such as generation_0.ckpt.
+        mean, std: of the three channels, in 0..1.
+    """
+
+    teacher: Frozen | None
+
+    def __init__(
+        self,
+        student: nn.Module,
+        loss: Loss = ban,
+        optimizer: OptimizerCallable = torch.optim.SGD,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        teacher: nn.Module | None = None,
+        teacher_weights: str | None = None,
+        mean: Sequence[float] = CIFAR10_MEAN,
+        std: Sequence[float] = CIFAR10_STD,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss, self.optimizer, self.lr_scheduler = loss, optimizer, lr_scheduler
+        self.teacher = None if teacher is None else Frozen(teacher.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        self.teacher_weights = teacher_weights
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.train_error, self.val_error, self.test_error = MeanMetric(), MeanMetric(), MeanMetric()
+
+    mean: Tensor
+    std: Tensor
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            load_weights(self.teacher, self.teacher_weights)
+
+    def on_train_start(self) -> None:
+        if self.teacher is not None:
+            self.teacher.to(self.device)
+
+    def normalized(self, image: Tensor) -> Tensor:
+        """uint8 [N, 3, H, W] -> zero mean and unit variance."""
+        return ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """uint8 [N, 3, H, W] -> logits [N, K]."""
+        return self.student(self.normalized(image))
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        x, label = self.normalized(batch["image"]), batch["label"]
+        logits = self.student(x)
+        loss = labels_only(logits, label) if self.teacher is None else self.loss(logits, self.teacher(x), label)
+        self.train_error.update(wrong(logits.detach(), label))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(label))
+        self.log("train/error", self.train_error, on_step=False, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        logits = self(batch["image"])
+        self.val_error.update(wrong(logits, batch["label"]))
+        self.log("val/error", self.val_error, prog_bar=True)
+        loss = labels_only(logits, batch["label"])
+        self.log("val/loss", loss, batch_size=len(batch["label"]), sync_dist=True)
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        self.test_error.update(wrong(self(batch["image"]), batch["label"]))
+        self.log("test/error", self.test_error)
+
+    def predict_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Class probabilities [N, K]."""
+        return self(batch["image"]).float().softmax(1)
+
+    def evaluate(
+        self, networks: Mapping[int, Frozen], groups: Mapping[str, Sequence[int]], batches: Iterable[Batch]
+    ) -> dict[str, Tensor]:
+        """Error in percent of the mean of each group's probabilities, over all ranks."""
+        errors = {name: MeanMetric().to(self.device) for name in groups}
+        for batch in batches:
+            x = self.normalized(batch["image"])
+            probabilities = {g: network(x).float().softmax(1) for g, network in networks.items()}
+            for name, members in groups.items():
+                mean = torch.stack([probabilities[g] for g in members]).mean(0)
+                errors[name].update(wrong(mean, batch["label"]))
+        return {f"{name}/error": metric.compute() for name, metric in errors.items()}
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer([p for p in self.student.parameters() if p.requires_grad])
+        if self.lr_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "epoch"},
+        }

@@ -1,0 +1,30 @@
+"""Weights of a teacher that was trained before."""
+
+from pathlib import Path
+
+import torch
+
+from modules.components.frozen import Frozen
+
+
+def load_weights(teacher: Frozen | None, checkpoint: str | None) -> None:
+    """Put the student of ``checkpoint`` into ``teacher``.
+
+    Raises:
+        ValueError: if only one of the two is given, or the weights are another network's.
+        FileNotFoundError: if there is no such checkpoint.
+    """
+    if teacher is None and checkpoint is None:
+        return
+    if teacher is None or checkpoint is None:
+        raise ValueError("a teacher from outside needs both teacher, its network, and teacher_weights, a checkpoint")
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f"teacher_weights: no file {checkpoint}")
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    state = content.get("state_dict", {}) if isinstance(content, dict) else {}
+    weights = {name.removeprefix("student."): v for name, v in state.items() if name.startswith("student.")}
+    try:
+        teacher.network.load_state_dict(weights)
+    except RuntimeError as error:
+        kind = type(teacher.network).__name__
+        raise ValueError(f"teacher_weights: {checkpoint} holds no student that is this {kind}: {error}") from error

@@ -1,0 +1,340 @@
+"""A chain of generations: what each starts from, what is kept, and that an interruption changes no number."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EMAWeightAveraging
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from callbacks.generations import Generations, ensembles, start_anew
+from callbacks.rng_state import RngState
+from datamodules.base import evaluation_loader, training_loader
+from modules.components.frozen import Frozen
+
+EPOCHS = 3
+SAVED = ["batch5", "epoch1", "epoch2", "batch10", "batch13", "epoch4", "epoch5", "batch20", "epoch7"]
+
+
+class Chain(LightningModule):
+    """Two layers with batch norm and dropout, taught by labels, then by the network before; it keeps a diary."""
+
+    def __init__(self, scores: Sequence[float] = ()) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        torch.manual_seed(3)
+        self.student = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 2))
+        self.teacher: Frozen | None = None
+        self.generation = -1
+        self.scores = scores
+        self.losses: list[float] = []
+        self.starts: list[dict[str, Any]] = []
+        self.ends: dict[int, dict[str, Tensor]] = {}
+
+    def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
+        x = batch[0]
+        optimizer = self.trainer.optimizers[0]
+        if batch_index == 0 and self.current_epoch % EPOCHS == 0:
+            self.starts.append(
+                {
+                    "student": {k: v.clone() for k, v in self.student.state_dict().items()},
+                    "teacher": self.teacher and {k: v.clone() for k, v in self.teacher.network.state_dict().items()},
+                    "state": len(optimizer.state),
+                    "lr": optimizer.param_groups[0]["lr"],
+                    "generation": self.generation,
+                }
+            )
+        target = x.sum(1).gt(0).long() if self.teacher is None else self.teacher(x).softmax(1)
+        loss = nn.functional.cross_entropy(self.student(x), target)
+        self.losses.append(float(loss.detach()))
+        return loss
+
+    def validation_step(self, batch: list[Tensor], batch_index: int) -> None:
+        score = self.scores[self.current_epoch] if self.scores else float(self.student(batch[0]).square().mean())
+        self.log("val/error", score, batch_size=len(batch[0]), sync_dist=True)
+
+    test_step = validation_step
+
+    def on_train_epoch_end(self) -> None:
+        self.ends[self.current_epoch] = {k: v.clone() for k, v in self.student.state_dict().items()}
+
+    def evaluate(
+        self, networks: Mapping[int, Frozen], groups: Mapping[str, Sequence[int]], batches: Iterable[list[Tensor]]
+    ) -> dict[str, Tensor]:
+        x = torch.cat([batch[0] for batch in batches])
+        return {
+            f"{name}/error": torch.stack([networks[g](x).softmax(1) for g in members]).mean(0)[:, 0].mean()
+            for name, members in groups.items()
+        }
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.student.parameters(), lr=0.1)
+        return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)]
+
+
+class Draws(TensorDataset):
+    def __getitem__(self, draw: Any) -> tuple[Tensor, ...]:
+        return super().__getitem__(draw[1] if isinstance(draw, tuple) else draw)
+
+
+class Save(Callback):
+    """A checkpoint after some batches, ``batch<step>``, and at the end of some epochs, ``epoch<n>``."""
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self.folder, self.names = folder, names
+
+    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+        self._save(trainer, f"batch{trainer.global_step}")
+
+    def on_train_epoch_end(self, trainer: Trainer, *args: object) -> None:
+        self._save(trainer, f"epoch{trainer.current_epoch}")
+
+    def _save(self, trainer: Trainer, name: str) -> None:
+        if name in self.names:
+            trainer.save_checkpoint(self.folder / f"{name}.ckpt")
+
+
+def data() -> Draws:
+    return Draws(torch.randn(12, 3, generator=torch.Generator().manual_seed(0)))
+
+
+def make_trainer(folder: Path, generations: Generations, *others: Callback, **options: Any) -> Trainer:
+    return Trainer(
+        **{
+            "max_epochs": EPOCHS,
+            "accelerator": "cpu",
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": 1,
+            "default_root_dir": folder,
+            "callbacks": [RngState(), *others, generations, Save(folder, SAVED)],
+        }
+        | options
+    )
+
+
+def run(
+    folder: Path, resume: str | None = None, others: Sequence[Callback] = (), scores: Any = (), **options: Any
+) -> Chain:
+    """Three batches an epoch, three epochs a generation, three generations."""
+    module = Chain(scores)
+    keep = options.pop("keep", "last")
+    trainer = make_trainer(folder, Generations(2, str(folder / "checkpoints"), keep=keep, seed=7), *others, **options)
+    torch.manual_seed(5 if resume is None else 6)  # must not matter to a resumed run
+    path = None if resume is None else folder / f"{resume}.ckpt"
+    loader = training_loader(data(), 4, 0, 0, trainer)
+    trainer.fit(module, loader, evaluation_loader(data(), 12, 0, None), ckpt_path=path, weights_only=True)
+    return module
+
+
+def weights_in(path: Path) -> dict[str, Tensor]:
+    content = torch.load(path, weights_only=True)
+    return {name.removeprefix("student."): value for name, value in content["state_dict"].items()}
+
+
+def assert_equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def test_each_generation_starts_anew(tmp_path: Path) -> None:
+    module = run(tmp_path)
+    assert len(module.losses) == 3 * 3 * EPOCHS
+    assert [start["generation"] for start in module.starts] == [0, 1, 2]
+    assert module.starts[0]["teacher"] is None
+    for number in (1, 2):
+        assert module.starts[number]["state"] == 0
+        assert module.starts[number]["lr"] == 0.1
+        assert_equal(module.starts[number]["teacher"], module.ends[EPOCHS * number - 1])
+        assert_equal(
+            module.starts[number]["teacher"], weights_in(tmp_path / f"checkpoints/generation_{number - 1}.ckpt")
+        )
+    fresh = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 2))
+    start_anew(fresh, 7 + 2)
+    assert_equal(module.starts[2]["student"], fresh.state_dict())
+    assert not torch.equal(module.starts[1]["student"]["0.weight"], fresh[0].weight)
+
+
+def test_the_teacher_is_not_part_of_the_module(tmp_path: Path) -> None:
+    module = run(tmp_path)
+    assert module.teacher is not None
+    assert all(name.startswith("student.") for name in module.state_dict())
+    module.train()
+    network = module.teacher.network
+    assert not network.training and not any(p.requires_grad for p in network.parameters())
+    assert not module.teacher(torch.randn(4, 3)).requires_grad
+
+
+def test_the_best_weights_are_kept_on_request(tmp_path: Path) -> None:
+    scores = [3.0, 1.0, 2.0, 5.0, 4.0, 4.0, 1.0, 2.0, 3.0]
+    module = run(tmp_path, scores=scores, keep="best")
+    assert_equal(module.starts[1]["teacher"], module.ends[1])
+    assert_equal(module.starts[2]["teacher"], module.ends[5])  # equal scores: the later
+    assert_equal(weights_in(tmp_path / "checkpoints/generation_2.ckpt"), module.ends[6])
+    kept = json.loads((tmp_path / "generations.json").read_text())["kept"]
+    assert [(k["generation"], k["epoch"], k["score"]) for k in kept] == [(0, 1, 1.0), (1, 5, 4.0), (2, 6, 1.0)]
+
+
+@pytest.mark.parametrize("saved", SAVED)
+def test_a_resumed_run_is_the_same_run(tmp_path: Path, saved: str) -> None:
+    """In the middle of a generation and of an epoch, and between two generations."""
+    whole = run(tmp_path)
+    rest = run(tmp_path, resume=saved)
+    done = int(saved[5:]) if saved.startswith("batch") else 3 * (int(saved[5:]) + 1)
+    assert rest.losses == whole.losses[done:]
+    assert_equal(rest.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("saved", ["epoch4", "epoch5"])
+def test_resume_with_averaged_weights_and_accumulation(tmp_path: Path, saved: str) -> None:
+    options = {"accumulate_grad_batches": 3, "gradient_clip_val": 0.5}
+    whole = run(tmp_path, others=[EMAWeightAveraging(decay=0.5)], **options)
+    rest = run(tmp_path, resume=saved, others=[EMAWeightAveraging(decay=0.5)], **options)
+    assert rest.losses == whole.losses[-len(rest.losses) :]
+    assert_equal(rest.state_dict(), whole.state_dict())
+
+
+def test_the_averaged_weights_teach(tmp_path: Path) -> None:
+    module = run(tmp_path, others=[EMAWeightAveraging(decay=0.5)])
+    teacher = module.starts[1]["teacher"]
+    assert not torch.equal(teacher["0.weight"], module.ends[EPOCHS - 1]["0.weight"])
+    # The average of a generation starts from that generation's own first step.
+    first = torch.load(tmp_path / "batch10.ckpt", weights_only=True)
+    assert torch.equal(first["state_dict"]["student.0.weight"], first["current_model_state"]["student.0.weight"])
+
+
+def test_a_foreign_or_missing_teacher_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    path = tmp_path / "checkpoints/generation_0.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["state_dict"]["student.0.weight"][0, 0] += 1
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"generation_0\.ckpt is not the file that this run left"):
+        run(tmp_path, resume="epoch4")
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="weights of generation 0"):
+        run(tmp_path, resume="epoch4")
+
+
+def test_ensembles_at_the_end_and_by_test(tmp_path: Path) -> None:
+    module = run(tmp_path)
+    x = data().tensors[0]
+    networks = []
+    for number in range(3):
+        networks.append(Frozen(module.student))
+        networks[-1].network.load_state_dict(weights_in(tmp_path / f"checkpoints/generation_{number}.ckpt"))
+    probabilities = [network(x).softmax(1)[:, 0] for network in networks]
+    expected = {f"gen{g}/error": float(p.mean()) for g, p in enumerate(probabilities)}
+    expected["ens2/error"] = float((probabilities[1] + probabilities[2]).mean() / 2)
+    assert json.loads((tmp_path / "generations.json").read_text())["val"] == pytest.approx(expected)
+    assert float(module.trainer.callback_metrics["ens2/val/error"]) == pytest.approx(expected["ens2/error"])
+    trainer = make_trainer(tmp_path, Generations(2, str(tmp_path / "checkpoints")))
+    loaded = Chain.load_from_checkpoint(tmp_path / "checkpoints/generation_1.ckpt", weights_only=True)
+    assert_equal(loaded.student.state_dict(), networks[1].network.state_dict())
+    result = trainer.test(loaded, DataLoader(data(), 5), verbose=False)[0]
+    assert result["ens2/test/error"] == pytest.approx(expected["ens2/error"])
+    assert result["gen1/test/error"] == pytest.approx(expected["gen1/error"])
+
+
+def test_ensembles_have_the_taught_generations() -> None:
+    groups = ensembles([0, 1, 2, 3])
+    assert groups["ens2"] == [1, 2] and groups["ens3"] == [1, 2, 3] and groups["gen0"] == [0]
+
+
+class Heir(nn.Module):
+    """Takes its teacher's last layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.last = nn.Linear(3, 8), nn.Linear(8, 2)
+
+    def inherit(self, teacher: nn.Module) -> None:
+        self.last.load_state_dict(teacher[-1].state_dict())  # type: ignore[index]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.inner(x).relu())
+
+
+def test_a_teacher_from_outside_teaches_the_first(tmp_path: Path) -> None:
+    module = Chain()
+    module.teacher = Frozen(module.student)
+    module.student = Heir()
+    generations = Generations(1, str(tmp_path / "checkpoints"))
+    trainer = make_trainer(tmp_path, generations)
+    trainer.fit(module, training_loader(data(), 4, 0, 0, trainer), evaluation_loader(data(), 12, 0, None))
+    assert [start["generation"] for start in module.starts] == [1]
+    assert trainer.current_epoch == EPOCHS
+    assert torch.equal(module.starts[0]["student"]["last.weight"], module.starts[0]["teacher"]["3.weight"])
+    assert (tmp_path / "checkpoints/generation_1.ckpt").is_file()
+
+
+def test_what_cannot_be_is_said_at_once(tmp_path: Path) -> None:
+    class Raw(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(3, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.weight
+
+    module = Chain()
+    module.student = nn.Sequential(Raw())
+    with pytest.raises(ValueError, match="a Raw has weights but no reset_parameters"):
+        make_trainer(tmp_path, Generations(1, str(tmp_path))).fit(module, DataLoader(data(), 4), DataLoader(data(), 4))
+    for options in ({"check_val_every_n_epoch": 2}, {"limit_val_batches": 0}):
+        with pytest.raises(ValueError, match="must end with a validation"):
+            trainer = make_trainer(tmp_path, Generations(1, str(tmp_path)), **options)
+            trainer.fit(Chain(), DataLoader(data(), 4), DataLoader(data(), 4))
+    with pytest.raises(ValueError, match="max_epochs"):
+        trainer = make_trainer(tmp_path, Generations(1, str(tmp_path)), max_epochs=-1, max_steps=5)
+        trainer.fit(Chain(), DataLoader(data(), 4), DataLoader(data(), 4))
+    with pytest.raises(ValueError, match="generations must be at least 0"):
+        Generations(-1, str(tmp_path))
+    with pytest.raises(ValueError, match=r"monitors val/nothing, but validation logged .*val/error"):
+        trainer = make_trainer(tmp_path, Generations(1, str(tmp_path), monitor="val/nothing"))
+        trainer.fit(Chain(), DataLoader(data(), 4), DataLoader(data(), 4))
+
+
+TWO = """
+import sys, torch
+sys.path.insert(0, {root!r})
+from pathlib import Path
+import importlib.util
+spec = importlib.util.spec_from_file_location("chain", {file!r})
+chain = importlib.util.module_from_spec(spec); sys.modules["chain"] = chain; spec.loader.exec_module(chain)
+module = chain.run(Path({folder!r}), resume={resume!r}, strategy="ddp_find_unused_parameters_false", devices=2)
+torch.save({{"losses": module.losses, "state": module.state_dict(),
+            "teacher": module.teacher.network.state_dict()}}, f"{folder}/{resume}.rank{{module.global_rank}}.pt")
+"""
+
+
+def run_two(folder: Path, resume: str | None) -> list[dict[str, Any]]:
+    script = folder / "two.py"
+    root = str(Path(__file__).parents[2])
+    script.write_text(TWO.format(root=root, file=__file__, folder=str(folder), resume=resume))
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, str(script)], check=True, env=env, capture_output=True, timeout=240)
+    return [torch.load(folder / f"{resume}.rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def test_two_processes_share_teachers_and_resume(tmp_path: Path) -> None:
+    whole = run_two(tmp_path, None)
+    assert_equal(whole[0]["teacher"], whole[1]["teacher"])
+    assert_equal(whole[0]["teacher"], weights_in(tmp_path / "checkpoints/generation_1.ckpt"))
+    assert torch.equal(whole[0]["state"]["student.0.weight"], whole[1]["state"]["student.0.weight"])
+    assert whole[0]["losses"] != whole[1]["losses"]
+    rest = run_two(tmp_path, "epoch4")  # inside generation 1
+    for before, after in zip(whole, rest, strict=True):
+        assert after["losses"] == before["losses"][-len(after["losses"]) :]
+    assert_equal(whole[0]["state"], rest[0]["state"])

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from datamodules.base import ResumableDataLoader, data_root, is_rank_zero, warn
 from datamodules.ecg_batches import Records, evaluation_batches, training_batches
 from datamodules.ecg_cache import Cache, open_cache
-from datamodules.image_reading import describe_skipped
+from datamodules.reporting import describe_skipped
 
 CLASSES = ("N", "A", "O", "~")
 """Normal, atrial fibrillation, other rhythm, noisy: labels 0 to 3."""

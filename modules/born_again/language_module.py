@@ -70,13 +70,17 @@ class BornAgainLanguageModel(LightningModule):
             raise ValueError(f"inputs must be tokens or chars, got {inputs!r}")
         self.student, self.inputs, self.loss, self.sum_steps = student, inputs, loss, sum_steps
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
+        if (teacher is None) != (teacher_weights is None):
+            raise ValueError(
+                "a teacher from outside needs both teacher, its network, and teacher_weights, a checkpoint"
+            )
         self.teacher = None if teacher is None else Frozen(teacher)
         self.teacher_weights = teacher_weights
         self.readers: dict[Any, Reader] = {}
         self.val_perplexity, self.test_perplexity = Perplexity(), Perplexity()
 
     def setup(self, stage: str) -> None:
-        if stage == "fit":
+        if stage == "fit" and self.teacher is not None and self.teacher_weights is not None:
             load_weights(self.teacher, self.teacher_weights)
 
     def on_train_start(self) -> None:

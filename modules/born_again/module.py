@@ -34,8 +34,13 @@ class BornAgainClassifier(LightningModule):
         optimizer: called with the student's trainable parameters.
         lr_scheduler: called with the optimizer and stepped after every epoch.
         teacher: of the first generation, where there is one already; may be another network than the student.
-        teacher_weights: a checkpoint of this module whose student has ``teacher``'s form, such as generation_0.ckpt.
+        teacher_weights: a checkpoint of this module whose student has ``teacher``'s form, such as generation_0.ckpt;
+            goes with ``teacher``.
         mean, std: of the three channels, in 0..1.
+
+    Raises:
+        ValueError: for a teacher without weights or the other way round, or weights of another network.
+        FileNotFoundError: at the start of a fit, if ``teacher_weights`` does not exist.
     """
 
     teacher: Frozen | None
@@ -55,6 +60,10 @@ class BornAgainClassifier(LightningModule):
         self.save_hyperparameters()
         self.student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss, self.optimizer, self.lr_scheduler = loss, optimizer, lr_scheduler
+        if (teacher is None) != (teacher_weights is None):
+            raise ValueError(
+                "a teacher from outside needs both teacher, its network, and teacher_weights, a checkpoint"
+            )
         self.teacher = None if teacher is None else Frozen(teacher.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.teacher_weights = teacher_weights
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
@@ -65,7 +74,7 @@ class BornAgainClassifier(LightningModule):
     std: Tensor
 
     def setup(self, stage: str) -> None:
-        if stage == "fit":
+        if stage == "fit" and self.teacher is not None and self.teacher_weights is not None:
             load_weights(self.teacher, self.teacher_weights)
 
     def on_train_start(self) -> None:

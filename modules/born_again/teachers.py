@@ -7,17 +7,13 @@ import torch
 from modules.components.frozen import Frozen
 
 
-def load_weights(teacher: Frozen | None, checkpoint: str | None) -> None:
+def load_weights(teacher: Frozen, checkpoint: str) -> None:
     """Put the student of ``checkpoint`` into ``teacher``.
 
     Raises:
-        ValueError: if only one of the two is given, or the weights are another network's.
+        ValueError: if the weights are another network's.
         FileNotFoundError: if there is no such checkpoint.
     """
-    if teacher is None and checkpoint is None:
-        return
-    if teacher is None or checkpoint is None:
-        raise ValueError("a teacher from outside needs both teacher, its network, and teacher_weights, a checkpoint")
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f"teacher_weights: no file {checkpoint}")
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)

@@ -43,7 +43,8 @@ def test_labels_first_then_the_teacher() -> None:
 
 
 def test_the_teacher_is_neither_trained_nor_saved() -> None:
-    module = BornAgainClassifier(tiny(), teacher=tiny())
+    module = BornAgainClassifier(tiny())
+    module.teacher = Frozen(tiny())
     assert len(list(module.parameters())) == len(list(tiny().parameters()))
     assert all(not name.startswith("teacher") for name in module.state_dict())
     assert module.train().teacher is not None and not module.teacher.network.training  # type: ignore[union-attr]
@@ -92,7 +93,7 @@ def test_a_teacher_is_read_from_a_checkpoint(tmp_path: Path) -> None:
 
 def test_mistakes_with_a_teacher_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs both"):
-        BornAgainClassifier(tiny(), teacher=tiny()).setup("fit")
+        BornAgainClassifier(tiny(), teacher=tiny())
     with pytest.raises(FileNotFoundError, match=r"no file .*gone.ckpt"):
         BornAgainClassifier(tiny(), teacher=tiny(), teacher_weights=str(tmp_path / "gone.ckpt")).setup("fit")
     weights = {f"student.{k}": v for k, v in WideResNet(depth=10, width=1, base_channels=2).state_dict().items()}

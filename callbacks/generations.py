@@ -11,10 +11,12 @@ from typing import Any, Literal, NamedTuple
 import pytorch_lightning
 import torch
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import WandbLogger
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from callbacks.generation_curves import curves_figure
 from modules.components.frozen import Frozen
 
 Weights = dict[str, Tensor]
@@ -90,8 +92,8 @@ class Generations(Callback):
 
     The weights kept are those that a validation ran on (the average, under weight averaging): the best, or the last
     (as published). They are in ``<dirpath>/generation_<g>.ckpt``, checkpoints for test, predict and
-    ``load_from_checkpoint``, and generations.json beside the folder tells their scores. A run resumes anywhere from a
-    checkpoint and the file of the generation before.
+    ``load_from_checkpoint``; generations.json and generations.png beside the folder show their scores. A run resumes
+    anywhere from a checkpoint and the file of the generation before.
 
     With ``pl_module.evaluate(networks, groups, batches)``, which gives ``{<name of group>/<metric>: value}`` for
     ``networks`` {generation: Frozen} and ``groups`` {name: generations whose probabilities are averaged},
@@ -130,17 +132,25 @@ class Generations(Callback):
         self.epochs = 0
         self.generation, self.first = 0, 0
         self.kept: dict[int, Kept] = {}
+        self.history: list[tuple[int, int, float]] = []
+        """(generation, its epoch, monitored value) of every validation."""
         self.evaluated: Weights = {}
 
     def path(self, generation: int) -> Path:
         return self.dirpath / f"generation_{generation}.ckpt"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"generation": self.generation, "first": self.first, "kept": [list(k) for k in self.kept.values()]}
+        return {
+            "generation": self.generation,
+            "first": self.first,
+            "kept": [list(kept) for kept in self.kept.values()],
+            "history": [list(point) for point in self.history],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.generation, self.first = state_dict["generation"], state_dict["first"]
         self.kept = {entry[0]: Kept(*entry) for entry in state_dict["kept"]}
+        self.history = [(generation, epoch, value) for generation, epoch, value in state_dict["history"]]
 
     def setup(self, trainer: Trainer, pl_module: BornAgain, stage: str) -> None:
         if stage != "fit" or self.epochs:
@@ -185,6 +195,8 @@ class Generations(Callback):
         if value is None:
             known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
             raise ValueError(f"Generations monitors {self.monitor}, but validation logged {known}")
+        epoch = trainer.current_epoch - self.epochs * (self.generation - self.first)
+        self.history.append((self.generation, epoch, float(value)))
         before = self.kept.get(self.generation)
         if self.keep == "best" and before is not None and self.sign * float(value) < self.sign * before.score:
             return  # equal scores count as better
@@ -268,7 +280,17 @@ class Generations(Callback):
             scores = evaluate(networks, ensembles(list(networks)), batches)
         pl_module.log_dict({name.replace("/", f"/{split}/", 1): value for name, value in scores.items()})
         if trainer.is_global_zero:
-            self._report(split, {name: float(value) for name, value in scores.items()})
+            named = {name: float(value) for name, value in scores.items()}
+            self._report(split, named)
+            if split == "val":
+                self._draw(trainer, named)
+
+    def _draw(self, trainer: Trainer, scores: dict[str, float]) -> None:
+        file = self.dirpath.parent / "generations.png"
+        curves_figure(self.history, scores, self.monitor).savefig(file, dpi=100)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image("generations", [str(file)])
 
     def _report(self, split: str, scores: dict[str, float]) -> None:
         """Print the table and add it to generations.json."""

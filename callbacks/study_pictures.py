@@ -19,10 +19,10 @@ def draw_curves(table: list[Record], x: str, y: str, log: bool, path: Path) -> N
     """One line for each algorithm; a logarithmic axis leaves out what is not positive."""
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for name in dict.fromkeys(line["algorithm"] for line in table):
-        own = sorted((line[x], line[y]) for line in table if line["algorithm"] == name and x in line)
+        own = sorted((line[x], line[y]) for line in table if line["algorithm"] == name)
         points = [(a, b) for a, b in own if b > 0 or not log]
         axes.plot(*zip(*points, strict=True), marker=".", label=name)
-    axes.set(xlabel=x.removeprefix("with_"), ylabel=y, yscale="log" if log else "linear")
+    axes.set(xlabel=x, ylabel=y, yscale="log" if log else "linear")
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
@@ -50,18 +50,25 @@ class CurvePicture(Callback):
     """``curves.png``: means of ``y`` over ``x``.
 
     Args:
-        x: what varies, such as with_iteration.
+        x: what varies, such as with_iteration; several names where the algorithms call it differently.
         y: a measured number of the records.
         log: logarithmic vertical axis.
     """
 
-    def __init__(self, x: str, y: str, log: bool = False) -> None:
-        self.x, self.y, self.log = x, y, log
+    def __init__(self, x: str | list[str], y: str, log: bool = False) -> None:
+        self.names, self.y, self.log = [x] if isinstance(x, str) else x, y, log
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            kept = [{k: r[k] for k in ("draw", "algorithm", self.x, self.y) if k in r} for r in pl_module.records]  # type: ignore[union-attr]
-            draw_curves(group(kept, [self.y]), self.x, self.y, self.log, Path(trainer.default_root_dir) / "curves.png")
+            axis = ", ".join(name.removeprefix("with_") for name in self.names)
+            kept = [
+                {"draw": record["draw"], "algorithm": record["algorithm"], axis: record[name], self.y: record[self.y]}
+                for record in pl_module.records  # type: ignore[union-attr]
+                for name in self.names
+                if name in record and self.y in record
+            ]
+            path = Path(trainer.default_root_dir) / "curves.png"
+            draw_curves(group(kept, [self.y]), axis, self.y, self.log, path)
 
 
 class PhasePicture(Callback):

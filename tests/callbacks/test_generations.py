@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from callbacks.generation_curves import curves_figure
 from callbacks.generations import Generations, ensembles, start_anew
 from callbacks.rng_state import RngState
 from datamodules.base import evaluation_loader, training_loader
@@ -184,6 +185,25 @@ def test_the_best_weights_are_kept_on_request(tmp_path: Path) -> None:
     assert_equal(weights_in(tmp_path / "checkpoints/generation_2.ckpt"), module.ends[6])
     kept = json.loads((tmp_path / "generations.json").read_text())["kept"]
     assert [(k["generation"], k["epoch"], k["score"]) for k in kept] == [(0, 1, 1.0), (1, 5, 4.0), (2, 6, 1.0)]
+
+
+def test_the_picture_shows_every_generation_also_after_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = [3.0, 1.0, 2.0, 5.0, 4.0, 4.0, 1.0, 2.0, 3.0]
+    run(tmp_path, scores=scores)
+    drawn: dict[str, Any] = {}
+
+    def watched(history: Any, ensembles: Any, metric: str) -> Any:
+        drawn["history"], drawn["figure"] = list(history), curves_figure(history, ensembles, metric)
+        return drawn["figure"]
+
+    monkeypatch.setattr("callbacks.generations.curves_figure", watched)
+    run(tmp_path, resume="epoch4", scores=scores)
+    assert drawn["history"] == [(number // EPOCHS, number % EPOCHS, score) for number, score in enumerate(scores)]
+    [axes] = drawn["figure"].axes
+    assert [list(line.get_ydata()) for line in axes.lines[:3]] == [scores[:3], scores[3:6], scores[6:]]
+    assert (tmp_path / "generations.png").is_file()
 
 
 @pytest.mark.parametrize("saved", SAVED)

@@ -1,38 +1,23 @@
 """Cone pursuit as LightningModules: code a set of points, and the convergence study of the paper."""
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
+from modules.cone_pursuit.gathering import Batch, Gathering, Study, gather_records, own_items
 from modules.cone_pursuit.nnls import nnls
 from modules.cone_pursuit.objectives import LeastSquares
 from modules.cone_pursuit.oracles import NEW, Dictionary
 from modules.cone_pursuit.solvers import ALGORITHMS, Result, pursue
 
-Batch = dict[str, Any]
 
-
-class _Idle(LightningModule):
-    """Nothing to learn: an optimizer over one idle number makes Lightning count batches as steps, without which it
-    saves no checkpoint."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.idle = nn.Parameter(torch.zeros(()))
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD([self.idle], lr=1.0)
-
-
-class ConeCoding(_Idle):
+class ConeCoding(Gathering):
     """Non-negative sparse codes of points over a dictionary (least squares on its cone).
 
-    ``fit`` gathers the points, codes them at the end of the epoch (each rank its own) and logs
+    ``fit`` gathers the points, codes them at the end of the epoch (each rank its own, none twice) and logs
     ``train/relative_error`` |x - y|_F / |y|_F, ``train/atoms`` (active atoms a point) and ``train/certificate``, the
     largest -min_z <g, z> left. ``predict`` returns the coefficients [B, n] of new points.
 
@@ -57,11 +42,12 @@ class ConeCoding(_Idle):
         atoms = np.load(dictionary, allow_pickle=False)
         self.register_buffer("atoms", torch.from_numpy(atoms.astype(np.float64)), persistent=False)
         self.algorithm, self.max_iterations, self.max_atoms = algorithm, max_iterations, max_atoms
-        self.gathered: list[Tensor] = []
 
     def code(self, points: Tensor) -> Tensor:
         """Coefficients [B, n] of points [B, d]."""
         atoms = cast(Tensor, self.atoms)
+        if not len(points):  # a rank whose points are all repeated
+            return points.new_zeros(0, atoms.shape[1])
         if self.algorithm == "nnls":
             return nnls(atoms, points).coefficients
         result = pursue(
@@ -74,12 +60,8 @@ class ConeCoding(_Idle):
         )
         return by_key(result, atoms.shape[1])
 
-    def training_step(self, batch: Batch, batch_index: int) -> None:
-        self.gathered.append(batch["points"])
-        self.optimizers().step()  # type: ignore[union-attr]
-
     def on_train_epoch_end(self) -> None:
-        points = torch.cat(self.gathered)
+        points = own_items(self.gathered, self.global_rank)["points"].to(self.device)
         self.gathered = []
         codes, atoms = self.code(points), cast(Tensor, self.atoms)
         rest = codes @ atoms.T - points
@@ -87,7 +69,9 @@ class ConeCoding(_Idle):
             (rest.square().sum(), points.square().sum(), (codes > 0).sum(), rest.new_tensor(len(points)))
         )
         error, energy, active, number = self.trainer.strategy.reduce(sums, reduce_op="sum")
-        certificate = self.trainer.strategy.reduce((-(rest @ atoms)).amax().clamp_min(0), reduce_op="max")
+        lowest = (-(rest @ atoms)).flatten().clamp_min(0)
+        largest = torch.cat((lowest, lowest.new_zeros(1))).amax()
+        certificate = self.trainer.strategy.reduce(largest, reduce_op="max")
         outcome = {"relative_error": (error / energy).sqrt(), "atoms": active / number, "certificate": certificate}
         self.log_dict({f"train/{name}": value for name, value in outcome.items()}, prog_bar=True)
 
@@ -102,7 +86,7 @@ def by_key(result: Result, num_atoms: int) -> Tensor:
     return dense.scatter_add_(1, result.keys * used, result.coefficients * used)
 
 
-class ConvergenceStudy(_Idle):
+class ConvergenceStudy(Study):
     """Suboptimality in |x - y|^2 (no 1/2) after each iteration, against a converged NNLS (section 7 of the sheet).
 
     Records for callbacks/study_table.py: ``with_iteration``, ``suboptimality``, ``atoms`` and ``drops``.
@@ -117,7 +101,6 @@ class ConvergenceStudy(_Idle):
         self.save_hyperparameters()
         self.algorithms = list(ALGORITHMS) if algorithms is None else algorithms
         self.max_iterations = max_iterations
-        self.records: list[dict[str, Any]] = []
 
     def training_step(self, batch: Batch, batch_index: int) -> None:
         y, atoms = batch["points"], batch["atoms"]
@@ -138,19 +121,3 @@ class ConvergenceStudy(_Idle):
         for name in self.algorithms:
             last = [r for r in self.records if r["algorithm"] == name and r["with_iteration"] == self.max_iterations]
             self.log(f"train/suboptimality_{name}", float(np.mean([r["suboptimality"] for r in last])), sync_dist=True)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["records"] = gather_records(self.records)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.records = checkpoint["records"]
-
-
-def gather_records(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The records of all ranks, each once, ordered by draw."""
-    parts = [records]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        parts = [[] for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather_object(parts, records)
-    unique = {(r["draw"], r["algorithm"], r["with_iteration"]): r for part in parts for r in part}
-    return sorted(unique.values(), key=lambda r: r["draw"])

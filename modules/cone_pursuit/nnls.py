@@ -2,9 +2,10 @@
 
 Letters: n atoms, d dimension, B right-hand sides, S active atoms at most.
 
-The active-set method of Lawson and Hanson, on the Gram matrix, with all right-hand sides in step: each carries its own
-set of active atoms and the inverse of that set's Gram matrix, which a new atom borders and a leaving one deflates, in
-O(S^2). Several atoms enter at once; each walk to least squares ends lower than it began, so no set returns.
+float64 on the CPU goes to the compiled kernel of active_set.py. Elsewhere the same active-set method runs on tensors,
+with all right-hand sides in step: each carries its own set of active atoms and the inverse of that set's Gram matrix,
+which a new atom borders and a leaving one deflates, in O(S^2). Several atoms enter at once; each walk to least squares
+ends lower than it began, so no set returns.
 """
 
 from typing import NamedTuple
@@ -12,8 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-BLOCK = 32
-"""Right-hand sides in step: their inverses should stay in a CPU's cache."""
+from modules.cone_pursuit import active_set
+
+BLOCK = 256
+"""Right-hand sides in step."""
 TOGETHER, ALIKE = 8, 0.5
 """Atoms that may enter at once, if their descent is at least this share of the steepest one's."""
 
@@ -150,14 +153,25 @@ def nnls(dictionary: Tensor, right: Tensor, max_iterations: int | None = None, t
         raise ValueError(f"dictionary [d, n] and right [B, d] do not fit: {[*dictionary.shape]}, {[*right.shape]}")
     if not bool(torch.isfinite(dictionary).all() and torch.isfinite(right).all()):
         raise ValueError("dictionary or right-hand sides hold NaN or infinity")
-    gram, most = dictionary.T @ dictionary, max_iterations or 3 * dictionary.shape[1]
-    parts = [_solve(dictionary, gram, block, most, tolerance) for block in right.split(BLOCK)]
-    coefficients = torch.cat([part[0] for part in parts])
+    most = max_iterations or 3 * dictionary.shape[1]
+    if right.device.type == "cpu" and right.dtype == dictionary.dtype == torch.float64 and len(right):
+        arrays = dictionary.detach().numpy(), right.detach().numpy()
+        values, iterations = active_set.solve(*arrays, most, tolerance, torch.get_num_threads())
+        coefficients = torch.from_numpy(values)
+    else:
+        coefficients, iterations = on_tensors(dictionary, right, most, tolerance)
     gradient = (coefficients @ dictionary.T - right) @ dictionary
-    return Solution(coefficients, gradient, max(part[1] for part in parts))
+    return Solution(coefficients, gradient, iterations)
 
 
-def _solve(dictionary: Tensor, gram: Tensor, right: Tensor, most: int, tolerance: float) -> tuple[Tensor, int]:
+def on_tensors(dictionary: Tensor, right: Tensor, most: int, tolerance: float) -> tuple[Tensor, int]:
+    """Coefficients [B, n] and the largest number of iterations, on any device."""
+    gram = dictionary.T @ dictionary
+    parts = [_solve_block(dictionary, gram, block, most, tolerance) for block in right.split(BLOCK)]
+    return torch.cat([part[0] for part in parts]), max(part[1] for part in parts)
+
+
+def _solve_block(dictionary: Tensor, gram: Tensor, right: Tensor, most: int, tolerance: float) -> tuple[Tensor, int]:
     """Coefficients [B, n] of one block, and its iterations."""
     target = right @ dictionary
     state = _State(gram, target, 8, min(dictionary.shape))

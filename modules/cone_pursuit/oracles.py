@@ -11,17 +11,29 @@ from torch import Tensor
 NEW = -1
 
 
+def tie(gradient: Tensor) -> Tensor:
+    """Inner products [B] with unit vectors that differ by less differ by round-off.
+
+    An exact line search leaves ties: <g, v> = 0 after a step along v, <g, z> = <g, v> after one along z - v. Left to
+    round-off, the choices of the next step, and with them the whole run, would differ between machines.
+    """
+    return 512 * torch.finfo(gradient.dtype).eps * gradient.norm(dim=1)
+
+
 class Dictionary:
-    """The columns of ``atoms`` [d, n]; the first one of equals."""
+    """The columns of ``atoms`` [d, n]; of those that tie the first one, but before all the origin."""
 
     def __init__(self, atoms: Tensor) -> None:
         if atoms.ndim != 2 or 0 in atoms.shape or not bool(torch.isfinite(atoms).all()):
             raise ValueError(f"a dictionary is a finite matrix [d, n], not {tuple(atoms.shape)} with NaN or infinity")
         self.atoms = atoms
+        self.radius = float(atoms.norm(dim=0).max())
 
     def __call__(self, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        score, key = (gradient @ self.atoms).min(1)
-        return self.atoms.T[key] * (score < 0)[:, None], key
+        scores = gradient @ self.atoms
+        best, margin = scores.amin(1), self.radius * tie(gradient)
+        key = (scores <= (best + margin)[:, None]).int().argmax(1)
+        return self.atoms.T[key] * (best < -margin)[:, None], key
 
 
 class NonNegativeBall:

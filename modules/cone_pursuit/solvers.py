@@ -12,9 +12,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from modules.cone_pursuit.oracles import NEW
+from modules.cone_pursuit.oracles import NEW, tie
 
 Oracle = Callable[[Tensor], tuple[Tensor, Tensor]]
+Correction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 ALGORITHMS = ("nnmp", "amp", "pwmp", "fcmp0", "fcmp1")
 
 
@@ -35,6 +36,7 @@ class Result(NamedTuple):
     descent: Tensor  # [B], -min_z <g, z> at the end: 0 at an optimum
     slope: Tensor  # [B], <g, x> at the end: 0 at an optimum, too
     drops: Tensor  # int64 [B], drop steps
+    counts: Tensor  # int64 [T + 1, B], active atoms before the first and after each iteration
 
 
 class _State:
@@ -74,13 +76,26 @@ class _State:
         rows = rows[~is_held]
         self.atoms[rows, slot[rows]], self.keys[rows, slot[rows]] = atom[rows], key[rows]
 
+    def replace(self, atoms: Tensor, coefficients: Tensor, active: Tensor) -> None:
+        """Other atoms and coefficients, and x made of them, for the active problems."""
+        self.atoms = torch.where(active[:, None, None], atoms, self.atoms)
+        self.coefficients = torch.where(active[:, None], coefficients, self.coefficients)
+        self.x = torch.where(active[:, None], torch.einsum("bk,bkd->bd", coefficients, atoms), self.x)
+
     def away(self, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(slot, atom, <g, atom>) of the active atom that points most along the gradient; the origin if none does."""
+        """(slot, atom, <g, atom>) of the active atom that points most along the gradient; the origin if none does.
+
+        Of those that tie it is the origin, else the first one of the dictionary.
+        """
         if not self.atoms.shape[1]:
             return torch.zeros_like(self.drops), torch.zeros_like(gradient), gradient.new_zeros(len(gradient))
         inner = torch.einsum("bkd,bd->bk", self.atoms, gradient)
-        score, slot = torch.where(self.coefficients > 0, inner, -torch.inf).max(1)
-        is_away = score > 0
+        scores = torch.where(self.coefficients > 0, inner, -torch.inf)
+        margin = self.atoms.norm(dim=2).amax(1) * tie(gradient)
+        best = scores.amax(1)
+        is_tied = scores >= (best - margin)[:, None]
+        slot = torch.where(is_tied, self.keys, torch.iinfo(torch.long).max).argmin(1)
+        score, is_away = scores.gather(1, slot[:, None]).squeeze(1), best > margin
         atom = self.atoms[torch.arange(len(slot), device=slot.device), slot] * is_away[:, None]
         return slot, atom, torch.where(is_away, score, 0.0)
 
@@ -204,6 +219,7 @@ def pursue(
     max_iterations: int = 50,
     tolerance: float = 1e-12,
     max_atoms: int | None = None,
+    correct: Correction | None = None,
 ) -> Result:
     """Minimise ``objective`` over the cone of the oracle's atoms, from x = 0.
 
@@ -214,6 +230,8 @@ def pursue(
         tolerance: a problem stops when both certificates, -min_z <g, z> and |<g, x>|, are at most this times the
             norm of its first gradient (the latter also times |x|).
         max_atoms: a problem stops before it would hold more active atoms.
+        correct: maps atoms [B, K, d] and coefficients [B, K] to better ones after every iteration (the optional
+            non-convex correction of Alg. 4). Only for oracles without keys, since the atoms move.
 
     Raises:
         ValueError: for an unknown algorithm, numbers out of range, or data with NaN or infinity.
@@ -227,6 +245,7 @@ def pursue(
     if not bool(torch.isfinite(gradient).all()):
         raise ValueError("the gradient at 0 holds NaN or infinity: look at the data")
     size, values = gradient.norm(dim=1), [objective.value(state.x)]
+    counts = [torch.zeros_like(state.drops)]
     active = size > 0
     for _ in range(max_iterations):
         atom, key = oracle(gradient)
@@ -243,10 +262,12 @@ def pursue(
             _away_step(state, gradient, atom, slot, active, pairwise=algorithm == "pwmp")
         else:
             _corrective_step(state, gradient, active, exact=algorithm == "fcmp1")
+        if correct is not None:
+            state.replace(*correct(state.atoms, state.coefficients), active)
         gradient = objective.gradient(state.x)
         values.append(objective.value(state.x))
+        counts.append((state.coefficients > 0).sum(1))
     atom, _ = oracle(gradient)
     descent, slope = -(gradient * atom).sum(1), (gradient * state.x).sum(1)
-    return Result(
-        state.x, state.atoms, state.keys, state.coefficients, torch.stack(values), descent, slope, state.drops
-    )
+    found = state.x, state.atoms, state.keys, state.coefficients
+    return Result(*found, torch.stack(values), descent, slope, state.drops, torch.stack(counts))

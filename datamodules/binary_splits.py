@@ -1,0 +1,113 @@
+"""Random splits of small sets with two classes, for a study: sonar from its file, two sets that come with scikit-learn.
+
+Items: ``points`` float64 [N, p], every sample scaled to norm 1 as in the garrote experiment of the cone paper,
+``label`` int64 [N] of 0 and 1, ``is_train`` bool [N], ``index`` (the draw) and an empty ``setting``.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningDataModule
+from sklearn.datasets import load_breast_cancer, load_diabetes
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.point_sets import data_root, gathering_loader, unit_norm
+
+Name = Literal["sonar", "diabetes", "breast_cancer"]
+SONAR = (
+    "sonar.csv (60 numbers and a class of 1 and -1, 0 or R and M a line) or sonar.all-data of the UCI Machine Learning "
+    "Repository, Connectionist Bench (Sonar, Mines vs. Rocks)"
+)
+
+CLASSES = {"M": 1, "R": 0}
+
+
+def read_sonar(root: Path) -> tuple[Tensor, Tensor]:
+    """Points [N, 60] and labels: 1 for class 1 or M (mine).
+
+    Raises:
+        FileNotFoundError: naming what is expected where.
+        ValueError: if a line is not 60 numbers and a class.
+    """
+    paths = [root / name for name in ("sonar.csv", "sonar.all-data") if (root / name).is_file()]
+    if not paths:
+        raise FileNotFoundError(f"nothing of sonar in {root}. Expected is {SONAR}. Set the root by PARSIMONY_DATA.")
+    rows = [line.split(",") for line in paths[0].read_text(encoding="utf-8").split()]
+    try:
+        points = np.array([[float(word) for word in row[:-1]] for row in rows])
+        label = [CLASSES[row[-1]] if row[-1] in CLASSES else int(float(row[-1]) > 0) for row in rows]
+    except ValueError as error:
+        raise ValueError(f"{paths[0]} is not {SONAR}: {error}") from None
+    if points.ndim != 2 or points.shape[1] != 60:
+        raise ValueError(f"{paths[0]} holds {points.shape} numbers, not 60 a line. Expected is {SONAR}.")
+    return torch.from_numpy(points), torch.tensor(label)
+
+
+def read_classes(name: str, root: Path) -> tuple[Tensor, Tensor]:
+    """Points [N, p] and labels [N]. Diabetes: is its progression above the median? Breast cancer: is it benign?
+
+    Raises:
+        ValueError: for an unknown name or a damaged file.
+        FileNotFoundError: if sonar is not there.
+    """
+    if name == "sonar":
+        return read_sonar(root)
+    if name not in ("diabetes", "breast_cancer"):
+        raise ValueError(f"unknown set {name}: choose sonar, diabetes or breast_cancer")
+    content = load_diabetes() if name == "diabetes" else load_breast_cancer()
+    target = content.target > np.median(content.target) if name == "diabetes" else content.target
+    return torch.from_numpy(content.data), torch.from_numpy(target).long()
+
+
+class SplitDraws(Dataset):
+    def __init__(self, points: Tensor, label: Tensor, share: float, repeats: int, seed: int) -> None:
+        self.points, self.label = unit_norm(points), label
+        self.share, self.repeats, self.seed = share, repeats, seed
+
+    def __len__(self) -> int:
+        return self.repeats
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        order = np.random.default_rng([self.seed, index]).permutation(len(self.points))
+        is_train = torch.zeros(len(self.points), dtype=torch.bool)
+        is_train[order[: round(self.share * len(order))]] = True
+        return {"points": self.points, "label": self.label, "is_train": is_train, "index": index, "setting": {}}
+
+
+class BinarySplits(LightningDataModule):
+    """Splits into training and test samples; the paper's are 100 of 70 % and 30 %.
+
+    Args:
+        name: which set.
+        share: of the training samples.
+        repeats: splits.
+        seed: together with the repeat it determines a split.
+        root: PARSIMONY_DATA or ``data`` if not given.
+    """
+
+    def __init__(
+        self,
+        name: Name = "diabetes",
+        share: float = 0.7,
+        repeats: int = 100,
+        seed: int = 0,
+        root: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if not 0 < share < 1 or repeats < 1:
+            raise ValueError(f"0 < share < 1 and repeats >= 1, not {share}, {repeats}")
+        self.source, self.share, self.repeats, self.seed = name, share, repeats, seed
+        self.root = data_root(root)
+        self.draws: SplitDraws | None = None
+
+    def setup(self, stage: str) -> None:
+        if self.draws is None:
+            self.draws = SplitDraws(*read_classes(self.source, self.root), self.share, self.repeats, self.seed)
+
+    def train_dataloader(self) -> DataLoader:
+        assert self.draws is not None, "setup comes first"
+        return gathering_loader(self.draws, None, self.trainer)

@@ -1,0 +1,84 @@
+"""Sums of non-negative rank-one matrices and tensors: factors, and their correction by block coordinate descent.
+
+Letters: B problems, K rank-one terms, M modes of sizes n_1 .. n_M (M = 2: a matrix), d = n_1 * ... * n_M. Factors are a
+list of M tensors [B, n_m, K]; term k is the outer product of the k-th columns.
+"""
+
+from collections.abc import Iterable
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+MODES = "uvwxyz"
+
+
+def compose(factors: list[Tensor]) -> Tensor:
+    """The terms [B, K, n_1, ..., n_M]."""
+    names = MODES[: len(factors)]
+    return torch.einsum(",".join(f"b{m}k" for m in names) + f"->bk{names}", *factors)
+
+
+def decompose(atoms: Tensor, weights: Tensor, shape: tuple[int, ...]) -> list[Tensor]:
+    """Factors of non-negative rank-one ``atoms`` [B, K, d] with ``weights`` [B, K], shared evenly by the modes.
+
+    The sums of a rank-one tensor over all modes but one are proportional to its factor of that mode.
+    """
+    whole = atoms.reshape(*atoms.shape[:2], *shape)
+    share = (weights.clamp_min(0) * atoms.norm(dim=2)).pow(1 / len(shape))
+    factors = []
+    for mode in range(len(shape)):
+        others = [2 + m for m in range(len(shape)) if m != mode]
+        side = whole.sum(others)
+        norm = side.norm(dim=2, keepdim=True)
+        factors.append((side / torch.where(norm > 0, norm, 1.0) * share[:, :, None]).transpose(1, 2))
+    return factors
+
+
+def hals(target: Tensor, factors: list[Tensor], sweeps: int, floor: float = 0.0) -> list[Tensor]:
+    """Hierarchical alternating least squares: each column in turn is set to its non-negative least-squares solution,
+    so that 0.5 |target - sum of terms|^2 never grows (Cichocki and Phan 2009).
+
+    Args:
+        target: [B, n_1, ..., n_M].
+        floor: smallest entry of a factor. With 0 a term that becomes zero stays so; a tiny one can grow again.
+    """
+    factors = [factor.clone() for factor in factors]
+    names = MODES[: len(factors)]
+    for _ in range(sweeps):
+        for mode, factor in enumerate(factors):
+            others = [m for m in range(len(factors)) if m != mode]
+            rule = f"b{names}," + ",".join(f"b{names[m]}k" for m in others) + f"->b{names[mode]}k"
+            right = torch.einsum(rule, target, *(factors[m] for m in others))
+            gram = product(factors[m].transpose(1, 2) @ factors[m] for m in others)
+            for k in range(factor.shape[2]):
+                own = gram[:, k, k, None]
+                slope = right[:, :, k] - (factor @ gram[:, :, k, None]).squeeze(2)
+                factor[:, :, k] = (factor[:, :, k] + slope / torch.where(own > 0, own, torch.inf)).clamp_min(floor)
+        factors = balance(factors)
+    return factors
+
+
+def product(tensors: Iterable[Tensor]) -> Tensor:
+    return reduce(torch.mul, tensors)
+
+
+def balance(factors: list[Tensor]) -> list[Tensor]:
+    """The same terms, each with columns of equal norms; a term with a zero column becomes zero."""
+    norms = [factor.norm(dim=1, keepdim=True) for factor in factors]
+    common = product(norms).pow(1 / len(factors))
+    return [f * (common / torch.where(n > 0, n, 1.0)) for f, n in zip(factors, norms, strict=True)]
+
+
+class HalsCorrection:
+    """``sweeps`` of HALS on the atoms of a pursuit of ``target`` [B, n_1, ..., n_M]; see ``pursue``."""
+
+    def __init__(self, target: Tensor, sweeps: int) -> None:
+        self.target, self.sweeps = target, sweeps
+
+    def __call__(self, atoms: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
+        shape = tuple(self.target.shape[1:])
+        factors = hals(self.target, decompose(atoms, coefficients, shape), self.sweeps)
+        terms = compose(factors).flatten(2)
+        norms = terms.norm(dim=2)
+        return terms / torch.where(norms > 0, norms, 1.0)[:, :, None], norms

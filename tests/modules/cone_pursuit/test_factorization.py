@@ -1,0 +1,63 @@
+"""The matrix and tensor experiments through the command line, and the codes of new items."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Trainer
+from scipy.optimize import nnls as scipy_nnls
+
+from datamodules.nonnegative_arrays import LowRankTensor
+from modules.cone_pursuit.factorization import Factorization
+from modules.cone_pursuit.factors import compose
+from train import main
+
+CONFIGS = Path(__file__).parents[3] / "configs" / "cone_pursuit"
+
+
+@pytest.mark.parametrize(("config", "shape"), [("nmf", "[9,7]"), ("tensor", "[6,5,4]")])
+def test_configs_run_on_tiny_data(config: str, shape: str) -> None:
+    tiny = [f"--data.init_args.{option}" for option in (f"shape={shape}", "rank=2", "noise=0", "zeros=0")]
+    tiny += ["--model.init_args.ranks=[1,2]", "--model.init_args.restarts=3", "--run.dir=runs"]
+    data = "--data=datamodules.nonnegative_arrays.LowRankTensor"
+    main(["fit", f"--config={CONFIGS / config}.yaml", data, *tiny])
+    with Path("runs/000/table.csv").open() as file:
+        errors = {(row["algorithm"], row["with_rank"]): float(row["relative_error"]) for row in csv.DictReader(file)}
+    assert len(errors) == 10
+    for name in ("nnmp", "amp", "pwmp", "fcmp1", "hals"):
+        assert errors[name, "2"] < 0.05 < errors[name, "1"] < 0.5
+    assert Path("runs/000/curves.png").is_file()
+
+
+def test_codes_of_new_items_by_the_best_factors(tmp_path: Path) -> None:
+    data = LowRankTensor([7, 5, 4], rank=2, noise=0.1, batch_size=3)
+    model = Factorization([2], ["fcmp1", "hals"], restarts=2)
+    options = {"logger": False, "enable_progress_bar": False, "default_root_dir": tmp_path}
+    run = Trainer(max_epochs=1, accelerator="cpu", **options)  # type: ignore[arg-type]
+    run.fit(model, data)
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = Factorization.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    codes = torch.cat(run.predict(loaded, data)).numpy()  # type: ignore[arg-type]
+    terms = compose([factor[None] for factor in model.factors[1:]])[0].flatten(1).T.numpy()
+    whole = data.load()[0].flatten(1).numpy()
+    np.testing.assert_allclose(codes, np.stack([scipy_nnls(terms, row)[0] for row in whole]), atol=1e-9)
+    lowest = min(record["objective"] for record in model.records)
+    assert 0.5 * np.square(codes @ terms.T - whole).sum() <= lowest * (1 + 1e-9)
+
+
+def test_values_that_cannot_work(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    with pytest.raises(ValueError, match="choose from"):
+        Factorization([2], ["mu"])
+    with pytest.raises(ValueError, match="ranks >= 1"):
+        Factorization([])
+    with pytest.raises(ValueError, match="restarts >= 1"):
+        Factorization([1], restarts=0)
+    with pytest.raises(ValueError, match="fit first"):
+        Factorization([1]).predict_step({"points": torch.ones(2, 3)}, 0)
+    np.save(tmp_path / "a.npy", -np.ones((3, 3)))
+    with pytest.raises(SystemExit):
+        data = ["--data=datamodules.nonnegative_arrays.ArrayFile", f"--data.init_args.file={tmp_path / 'a.npy'}"]
+        main(["fit", f"--config={CONFIGS / 'nmf'}.yaml", *data, "--run.dir=runs"])
+    assert "negative numbers" in capfd.readouterr().err

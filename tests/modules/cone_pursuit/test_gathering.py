@@ -1,0 +1,62 @@
+"""Every item counts once, however many ranks share the set."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from modules.cone_pursuit.gathering import Gathering, all_items, gather_records, is_first
+from train import main
+
+ROOT = Path(__file__).parents[3]
+CONFIG = str(ROOT / "configs" / "cone_pursuit" / "coding.yaml")
+
+
+@pytest.mark.parametrize(("size", "world"), [(7, 3), (2, 3), (6, 2), (5, 1)])
+def test_ranks_share_a_set_without_counting_an_item_twice(size: int, world: int) -> None:
+    each = -(-size // world)
+    indices = [torch.tensor([(rank + step * world) % size for step in range(each)]) for rank in range(world)]
+    kept = torch.cat([indices[rank][is_first(indices, rank)] for rank in range(world)])
+    assert sorted(kept.tolist()) == list(range(size))
+
+
+def test_all_items_are_in_the_order_of_the_set() -> None:
+    batches = [{"index": torch.tensor(i), "points": 10.0 * torch.tensor(i)} for i in ([2, 0], [1, 2, 0])]
+    assert all_items(batches)["points"].tolist() == [0, 10, 20]
+
+
+def test_records_are_told_apart_by_what_they_are_about() -> None:
+    one = {"draw": 1, "algorithm": "amp", "with_iteration": 0, "value": 2.0}
+    others = [one | {"algorithm": "pwmp"}, one | {"with_iteration": 1}, one | {"draw": 0}]
+    assert gather_records([one, *others, dict(one)]) == [others[2], one, *others[:2]]
+
+
+@pytest.mark.slow
+def test_two_processes_log_what_one_does(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "atoms.npy", random.random((6, 4)))
+    np.save(tmp_path / "points.npy", random.random((5, 6)))
+    options = [f"--model.init_args.dictionary={tmp_path / 'atoms.npy'}", "--run.dir=runs"]
+    options += [f"--data.init_args.points={tmp_path / 'points.npy'}", "--trainer.accelerator=cpu"]
+    command = [sys.executable, str(ROOT / "train.py"), "fit", "--config", CONFIG, *options]
+    ddp = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+    done = subprocess.run([*command, *ddp], capture_output=True, text=True, env=dict(os.environ), check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    main(["fit", "--config", CONFIG, *options])
+    two, one = (json.loads(Path(f"runs/00{i}/result.json").read_text())["fit"]["metrics"] for i in (0, 1))
+    for name in ("train/relative_error", "train/atoms", "train/certificate"):
+        assert two[name] == pytest.approx(one[name], rel=1e-9, abs=1e-12)
+
+
+def test_an_interrupted_epoch_keeps_what_it_gathered() -> None:
+    before, after, checkpoint = Gathering(), Gathering(), dict[str, Any]()
+    before.gathered = [{"index": torch.tensor([3]), "points": torch.ones(1, 2)}]
+    before.on_save_checkpoint(checkpoint)
+    after.on_load_checkpoint(checkpoint)
+    assert after.gathered == before.gathered

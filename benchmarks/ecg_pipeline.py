@@ -2,7 +2,8 @@
 
     PARSIMONY_DATA=... python benchmarks/ecg_pipeline.py [--quick] [--device cuda] [--workers 2]
 
-Ours: the packed cache, whole batches, augmentation and spectrogram as batched tensor operations on the device.
+Ours: the packed cache, whole batches, augmentation and spectrogram of a whole batch on the device (compiled kernels
+on the CPU, tensor operations on an accelerator).
 Per record, in loader workers: wfdb reads the record, numpy augments it by the published rules, scipy makes its
 log-spectrogram, the batch is padded. Files and cache have been read before (page cache warm). On the CPU both are
 judged by CPU-seconds of all their processes, which other work on the machine does not change; on an accelerator by

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from modules.ecg import cpu_kernels
+
 HIT_PROBABILITY = 0.5 * math.erfc(2 / math.sqrt(2))
 """P(N(0, 1) > 2) = 0.02275 for each sample: 6.8 hits a second at 300 Hz."""
 REFERENCE_LENGTH = 18286
@@ -30,10 +32,9 @@ def burst_starts(
     return gaps.cumsum(1) - width
 
 
-def drop_bursts(signal: Tensor, width: int, generator: torch.Generator | None = None) -> Tensor:
-    """Zero ``width`` samples after each hit: for width 11, 22.4 % of all samples."""
-    rows, samples = signal.shape
-    starts = burst_starts(rows, samples, width, generator, signal.device)
+def drop_bursts(signal: Tensor, starts: Tensor, width: int) -> Tensor:
+    """Zero ``width`` samples from each start on: for width 11, 22.4 % of all samples."""
+    samples = signal.shape[1]
     zeroed = (starts.unsqueeze(2) + torch.arange(width, device=signal.device)).flatten(1)
     padded = nn.functional.pad(signal, (1, 1))  # a place for the hits before the first and behind the last sample
     return padded.scatter_(1, zeroed.add_(1).clamp_(0, samples + 1), 0.0)[:, 1:-1]
@@ -52,31 +53,34 @@ def draw_lengths(rows: int, draw: str, generator: torch.Generator | None, device
     return (REFERENCE_LENGTH * 80 / (60 + 60 * uniform)).long().clamp(low, high - 1)
 
 
-def stretch(signal: Tensor, length: Tensor, new_lengths: Tensor, limit: int | None) -> tuple[Tensor, Tensor]:
-    """Resample by linear interpolation so that REFERENCE_LENGTH samples would become ``new_lengths`` [N].
+def stretched_scale(length: Tensor, new_lengths: Tensor, limit: int | None) -> tuple[Tensor, Tensor]:
+    """Old samples between two new ones, float64 [N], and the new length of each record, int64 [N].
 
-    The end points of that long signal stay where they are, as in the authors' code, which stretches the padding too;
-    only samples of the record are made here. Records that outgrow ``limit`` samples lose their end.
-
-    Returns:
-        Signal [N, T'] and length [N]; T' is T if limit is T, else the longest new record.
+    REFERENCE_LENGTH samples would become ``new_lengths`` [N]. The end points of that long signal stay where they are,
+    as in the authors' code, which stretches the padding too. Records that outgrow ``limit`` samples lose their end.
     """
-    step = (REFERENCE_LENGTH - 1) / (new_lengths - 1)
+    step = (REFERENCE_LENGTH - 1) / (new_lengths - 1).double()
     stretched = (length - 1) * (new_lengths - 1) // (REFERENCE_LENGTH - 1) + 1
-    if limit is not None:
-        stretched = stretched.clamp(max=limit)
-    width = signal.shape[1] if limit == signal.shape[1] else int(stretched.max())
-    column = torch.arange(width, device=signal.device)
-    position = torch.minimum(column * step.float().unsqueeze(1), (length - 1).unsqueeze(1))
+    return step, stretched if limit is None else stretched.clamp(max=limit)
+
+
+def interpolate(signal: Tensor, last: Tensor, step: Tensor, stretched: Tensor, columns: int) -> Tensor:
+    """The signal [N, T] at column * step, linearly interpolated: [N, ``columns``], zero behind the new end.
+
+    Args:
+        last: int64 [N], last sample of each record.
+        step, stretched: see ``stretched_scale``.
+    """
+    column = torch.arange(columns, device=signal.device)
+    position = torch.minimum(column * step.unsqueeze(1), last.unsqueeze(1))
     left = position.to(torch.int32)
-    fraction = position.frac_()
+    fraction = position.sub_(left).to(signal.dtype)
     samples = nn.functional.pad(signal, (0, 1))
     first = torch.arange(len(signal), dtype=torch.int32, device=signal.device).unsqueeze(1) * samples.shape[1]
     left = left.add_(first).flatten()
-    low = samples.view(-1).index_select(0, left).view(position.shape)
-    high = samples.view(-1)[1:].index_select(0, left).view(position.shape)
-    resampled = low.lerp_(high, fraction)
-    return resampled.masked_fill_(column >= stretched.unsqueeze(1), 0.0), stretched
+    low = samples.view(-1).index_select(0, left).view(fraction.shape)
+    high = samples.view(-1)[1:].index_select(0, left).view(fraction.shape)
+    return high.sub_(low).mul_(fraction).add_(low).masked_fill_(column >= stretched.unsqueeze(1), 0.0)
 
 
 class Augmentation(nn.Module):
@@ -108,9 +112,16 @@ class Augmentation(nn.Module):
         self, signal: Tensor, length: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
         """Signal [N, T] and length [N] -> the same, new; random by ``generator``, which lives on their device."""
+        rows, columns = signal.shape
+        starts = length.new_empty(rows, 0)
         if self.width:
-            signal = drop_bursts(signal, self.width, generator)
-        if self.resample != "none":
-            lengths = draw_lengths(len(signal), self.resample, generator, signal.device)
-            signal, length = stretch(signal, length, lengths, self.limit)
-        return signal, length
+            starts = burst_starts(rows, columns, self.width, generator, signal.device)
+        if self.resample == "none":
+            return drop_bursts(signal, starts, self.width), length
+        new_lengths = draw_lengths(rows, self.resample, generator, signal.device)
+        step, stretched = stretched_scale(length, new_lengths, self.limit)
+        columns = columns if self.limit == columns else int(stretched.max())
+        if cpu_kernels.can_take(signal):
+            return cpu_kernels.augment(signal, starts, self.width, length - 1, step, stretched, columns), stretched
+        signal = drop_bursts(signal, starts, self.width)
+        return interpolate(signal, length - 1, step, stretched, columns), stretched

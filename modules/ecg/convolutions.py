@@ -25,11 +25,19 @@ class ConvLayer(nn.Module):
     centres it on 2 i + 1 where the size is even, which would make a result depend on the padding.)
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, halve: Downsample | None, dropout: float) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        halve: Downsample | None,
+        dropout: float,
+        norm_momentum: float,
+    ) -> None:
         super().__init__()
         stride = 2 if halve == "stride" else 1
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2)
-        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
+        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=norm_momentum)
         self.pool = nn.MaxPool2d(2, ceil_mode=True) if halve == "max_pool" else None
         self.dropout = nn.Dropout(dropout)
         self.halves = halve is not None
@@ -62,6 +70,8 @@ class ConvStack(nn.Module):
         dropout: after every layer (paper); the code's never acts.
         mask_padding: zero the features behind a record's end after every layer. Off, padding leaks into the last
             frames, as in the code, and only a fixed padding gives one result.
+        norm_momentum: of the batch norms' running statistics; the code's 0.01 lags behind weights that still move
+            fast, so a training of a few epochs needs more.
         num_bins: F of the spectrogram.
     """
 
@@ -74,6 +84,7 @@ class ConvStack(nn.Module):
         downsample: Downsample = "stride",
         dropout: float = 0.0,
         mask_padding: bool = True,
+        norm_momentum: float = 0.01,
         num_bins: int = BINS,
     ) -> None:
         super().__init__()
@@ -86,7 +97,8 @@ class ConvStack(nn.Module):
             for layer in range(layers_per_block):
                 is_last = layer == layers_per_block - 1
                 outputs = width * (block + is_last)
-                layers.append(ConvLayer(channels, outputs, kernel, downsample if is_last else None, dropout))
+                halve = downsample if is_last else None
+                layers.append(ConvLayer(channels, outputs, kernel, halve, dropout, norm_momentum))
                 channels = outputs
             bins = (bins + 1) // 2
         self.layers = nn.ModuleList(layers)

@@ -21,14 +21,23 @@ ROOT = Path(__file__).resolve().parents[2]
 METRIC = "test/f1"
 
 
+def run(words: list[str]) -> int:
+    """Run a program of the project to its end; its exit code. At Ctrl-C it has the time to save its checkpoint."""
+    process = subprocess.Popen([sys.executable, *words])
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+
+
 def run_sweep(file: Path) -> list[Path]:
     """Train all folds; the folders of the runs.
 
     Raises:
         ValueError: if a fold failed.
     """
-    code = subprocess.run([sys.executable, str(ROOT / "sweep.py"), str(file)], check=False).returncode
-    if code:
+    if code := run([str(ROOT / "sweep.py"), str(file)]):
         raise ValueError(f"sweep.py {file} ended with exit code {code}")
     return sorted(path.parent for path in Path("runs", "sweeps", file.stem).glob("*/*/result.json"))
 
@@ -58,9 +67,8 @@ def score_run(folder: Path) -> float:
     """
     if "test" not in results_of(folder):
         best = folder / "checkpoints" / "best.ckpt"
-        words = [sys.executable, str(ROOT / "train.py"), "test", "--config", str(folder / "config.fit.yaml")]
-        code = subprocess.run([*words, f"--run.dir={folder.parent}", f"--ckpt_path={best}"], check=False).returncode
-        if code:
+        words = [str(ROOT / "train.py"), "test", "--config", str(folder / "config.fit.yaml")]
+        if code := run([*words, f"--run.dir={folder.parent}", f"--ckpt_path={best}"]):
             raise ValueError(f"the test of {folder} ended with exit code {code}")
     return results_of(folder)["test"]["metrics"][METRIC]
 
@@ -107,4 +115,7 @@ def main(args: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on")

@@ -6,17 +6,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from modules.ecg import nets
 from modules.ecg.augmentation import REFERENCE_LENGTH
-from modules.ecg.module import ECG
 from modules.ecg.recordings import TARGET_RATE, Recording, Window, read_window, window_edges
-from modules.ecg.spectrogram import HOP
+from modules.ecg.spectrogram import HOP, LogSpectrogram, num_frames
 
 CLASSES = ("N", "A", "O", "~")
 MAX_UNUSABLE = 0.5
 """A window with a larger share of missing and flat samples is not classified."""
+
+
+class Classifier(nn.Module):
+    """What of a trained module makes predictions: the spectrogram and the network."""
+
+    def __init__(self, network: nets.CNN | nets.CRNN, truncate_spectrogram: bool) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.spectrogram = LogSpectrogram(truncate_spectrogram)
+
+    def forward(self, signal: Tensor, length: Tensor) -> nets.Classification:
+        """As ``ECG.forward``."""
+        return self.network(self.spectrogram(signal), num_frames(length))
 
 
 class Prediction(NamedTuple):
@@ -34,8 +46,8 @@ class Prediction(NamedTuple):
     """Start, seconds, label, shares of missing and flat samples of each window."""
 
 
-def load_classifier(path: Path) -> ECG:
-    """The module of a checkpoint, in eval mode on the CPU.
+def load_classifier(path: Path) -> Classifier:
+    """The classifier of a checkpoint of ``ECG``, in eval mode on the CPU.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -50,12 +62,13 @@ def load_classifier(path: Path) -> ECG:
         raise ValueError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
     if not isinstance(content, dict) or not {"hyper_parameters", "state_dict"} <= set(content):
         raise ValueError(f"{path} is no checkpoint of an ECG classifier")
-    module = ECG(network_of(content["hyper_parameters"], path), **plain_settings(content["hyper_parameters"]))
+    settings = content["hyper_parameters"]
+    classifier = Classifier(network_of(settings, path), bool(settings.get("truncate_spectrogram", False)))
     try:
-        module.load_state_dict(content["state_dict"])
+        classifier.load_state_dict(content["state_dict"])
     except RuntimeError as error:
         raise ValueError(f"{path}: the weights do not fit its network") from error
-    return module.eval()
+    return classifier.eval()
 
 
 def network_of(settings: dict[str, Any], path: Path) -> Any:
@@ -72,11 +85,6 @@ def network_of(settings: dict[str, Any], path: Path) -> Any:
         raise ValueError(f"{path}: its network cannot be built: {error}") from error
 
 
-def plain_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """What of the hyper-parameters matters for a prediction."""
-    return {"truncate_spectrogram": bool(settings.get("truncate_spectrogram", False))}
-
-
 def majority(votes: Tensor, probabilities: Tensor) -> Tensor:
     """The class [N] with most of the votes [M, N]; among equals, the one with the highest mean probability.
 
@@ -88,14 +96,14 @@ def majority(votes: Tensor, probabilities: Tensor) -> Tensor:
     return (counts + probabilities.mean(0).clamp(max=0.999)).argmax(-1)
 
 
-def padded_for(module: ECG, signal: Tensor) -> Tensor:
+def padded_for(module: Classifier, signal: Tensor) -> Tensor:
     """A network that lets padding leak in needs the padding it was trained with."""
     missing = max(0, REFERENCE_LENGTH - signal.shape[1])
     return signal if module.network.features.mask_padding else torch.nn.functional.pad(signal, (0, missing))
 
 
 @torch.no_grad()
-def classify(modules: Sequence[ECG], window: Window) -> tuple[Tensor, Tensor, Tensor]:
+def classify(modules: Sequence[Classifier], window: Window) -> tuple[Tensor, Tensor, Tensor]:
     """One window -> class [], probabilities [K], and over time [S, K] (time steps of the coarsest network)."""
     signal = torch.from_numpy(window.signal).unsqueeze(0)
     length = torch.tensor([signal.shape[1]])
@@ -108,7 +116,7 @@ def classify(modules: Sequence[ECG], window: Window) -> tuple[Tensor, Tensor, Te
     return label, probabilities.mean(0)[0], torch.stack(aligned).mean(0)
 
 
-def predict_recording(modules: Sequence[ECG], recording: Recording, window_seconds: float) -> Prediction:
+def predict_recording(modules: Sequence[Classifier], recording: Recording, window_seconds: float) -> Prediction:
     """Classify window after window; only one is in memory."""
     step = max(module.network.step for module in modules) * HOP / TARGET_RATE
     rows: list[dict[str, Any]] = []

@@ -43,7 +43,8 @@ class CNN(nn.Module):
     its own and their mean is the result.
 
     Args:
-        num_blocks, layers_per_block, width, kernel, downsample, dropout, mask_padding: see ``ConvStack``.
+        num_blocks, layers_per_block, width, kernel, downsample, dropout, mask_padding, norm_momentum: as in
+            ``ConvStack``.
         num_classes: K.
     """
 
@@ -56,10 +57,13 @@ class CNN(nn.Module):
         downsample: Downsample = "stride",
         dropout: float = 0.0,
         mask_padding: bool = True,
+        norm_momentum: float = 0.01,
         num_classes: int = NUM_CLASSES,
     ) -> None:
         super().__init__()
-        self.features = ConvStack(num_blocks, layers_per_block, width, kernel, downsample, dropout, mask_padding)
+        self.features = ConvStack(
+            num_blocks, layers_per_block, width, kernel, downsample, dropout, mask_padding, norm_momentum
+        )
         self.classifier = nn.Linear(self.features.num_features, num_classes)
         self.step = self.features.step
 
@@ -110,7 +114,8 @@ class CRNN(nn.Module):
     phase of training. The head in use is part of the state, so a checkpoint predicts with the head it was made with.
 
     Args:
-        num_blocks, layers_per_block, width, kernel, downsample, dropout, mask_padding: see ``ConvStack``.
+        num_blocks, layers_per_block, width, kernel, downsample, dropout, mask_padding, norm_momentum: as in
+            ``ConvStack``.
         units: of each LSTM layer.
         lstm_layers: in each direction.
         lstm_dropout: after every LSTM layer while training. (The code's is on in evaluation too.)
@@ -130,6 +135,7 @@ class CRNN(nn.Module):
         downsample: Downsample = "stride",
         dropout: float = 0.0,
         mask_padding: bool = True,
+        norm_momentum: float = 0.01,
         units: int = 100,
         lstm_layers: int = 3,
         lstm_dropout: float = 0.15,
@@ -140,7 +146,9 @@ class CRNN(nn.Module):
         super().__init__()
         if summary not in ("mean", "last"):
             raise ValueError(f"summary must be mean or last, got {summary!r}")
-        self.features = ConvStack(num_blocks, layers_per_block, width, kernel, downsample, dropout, mask_padding)
+        self.features = ConvStack(
+            num_blocks, layers_per_block, width, kernel, downsample, dropout, mask_padding, norm_momentum
+        )
         inputs = self.features.num_features
         self.dense = nn.Sequential(nn.Linear(inputs, 2 * units), nn.ReLU())
         self.forward_lstm = DirectedLSTM(inputs, units, lstm_layers, lstm_dropout, backward=False)

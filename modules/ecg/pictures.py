@@ -45,7 +45,7 @@ def draw_course(axes: matplotlib.axes.Axes, prediction: Prediction, seconds: flo
     floor = np.zeros(len(prediction.times))
     for column, (name, colour) in enumerate(zip(NAMES, COLOURS, strict=True)):
         share = np.nan_to_num(prediction.over_time[:, column])
-        axes.bar(bounds[:-1], share, np.diff(bounds), floor, align="edge", color=colour, label=name, linewidth=0)
+        axes.stairs(floor + share, bounds, baseline=floor, fill=True, color=colour, label=name, linewidth=0)
         floor = floor + share
     axes.set(xlabel="seconds", ylabel="probability", xlim=(0, seconds), ylim=(0, 1))
     axes.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.45), frameon=False)

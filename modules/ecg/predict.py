@@ -14,8 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from modules.ecg.inference import CLASSES, Prediction, load_classifier, predict_recording
-from modules.ecg.module import ECG
+from modules.ecg.inference import CLASSES, Classifier, Prediction, load_classifier, predict_recording
 from modules.ecg.pictures import save_picture
 from modules.ecg.recordings import Recording, open_recording
 
@@ -48,7 +47,7 @@ def write_course(path: Path, prediction: Prediction) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def predict_file(path: Path, modules: list[ECG], options: argparse.Namespace) -> str:
+def predict_file(path: Path, modules: list[Classifier], options: argparse.Namespace) -> str:
     """Classify one file and write its results; the line to print."""
     recording = open_recording(path, options.channel, options.sampling_rate, options.units_per_mv)
     prediction = predict_recording(modules, recording, options.window)

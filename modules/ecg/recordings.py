@@ -4,9 +4,9 @@ A recording gives its samples in 1/1000 mV as float32, NaN where there is none, 
 are read whole.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from itertools import pairwise
+from itertools import islice, pairwise, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -72,14 +72,15 @@ def open_array(path: Path, channel: int, sampling_rate: float, units_per_mv: flo
 
 
 def open_csv(path: Path, channel: int, sampling_rate: float, units_per_mv: float) -> Recording:
-    """A CSV file, one sample a line, a header line allowed; an empty field or ``nan`` is a missing sample.
+    """A CSV file, one sample a line, a header line allowed; an empty field or line or ``nan`` is a missing sample.
 
-    A day at 1 kHz is 350 MB as float32, the most this keeps.
+    A day at 1 kHz is 350 MB as float32. What is longer than any recording may be is not read to its end.
     """
+    limit = int((MAX_SECONDS + 1) * sampling_rate)
     with path.open(encoding="utf-8") as lines:
         first = next(lines, "")
         has_header = not is_number(column_of(first, channel))
-        texts = (column_of(line, channel) for line in lines if line.strip())
+        texts = texts_of(islice(lines, limit), channel)
         samples = np.fromiter((to_number(text) for text in texts), np.float32)
     if not has_header:
         samples = np.concatenate([[np.float32(to_number(column_of(first, channel)))], samples])
@@ -90,6 +91,18 @@ def open_csv(path: Path, channel: int, sampling_rate: float, units_per_mv: float
         return finite(samples[start:stop] * np.float32(1000 / units_per_mv))
 
     return Recording(path.stem, sampling_rate, len(samples), read)
+
+
+def texts_of(lines: Iterable[str], channel: int) -> Iterator[str]:
+    """The field of each line; an empty line is an empty field, unless only empty ones follow."""
+    empty = 0
+    for line in lines:
+        if not line.strip():
+            empty += 1
+            continue
+        yield from repeat("", empty)
+        empty = 0
+        yield column_of(line, channel)
 
 
 def column_of(line: str, channel: int) -> str:

@@ -8,6 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from modules.ecg import cpu_kernels
+
 SAMPLING_RATE = 300.0
 """Hz, of everything the networks see."""
 WINDOW = 64
@@ -51,6 +53,13 @@ def density(signal: Tensor) -> Tensor:
     return torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag).mul_(factor)
 
 
+def log_density(signal: Tensor) -> Tensor:
+    """Natural logarithm [N, L, F] of the density of [N, T]; 0 where that is 0."""
+    with torch.autocast(signal.device.type, enabled=False):
+        power = density(signal)
+        return torch.where(power > 0, power.log(), 0.0)
+
+
 class LogSpectrogram(nn.Module):
     """Natural logarithm of the density, 0 where the density is 0 (padding, dropped bursts, a flat line).
 
@@ -67,7 +76,8 @@ class LogSpectrogram(nn.Module):
         """Signal [N, T] -> [N, L, F]; signals shorter than a window are padded to one."""
         if signal.shape[-1] < WINDOW:
             signal = nn.functional.pad(signal, (0, WINDOW - signal.shape[-1]))
-        with torch.autocast(signal.device.type, enabled=False):
-            power = density(signal)
-            logarithm = torch.where(power > 0, power.log(), 0.0)
+        if cpu_kernels.can_take(signal):
+            logarithm = cpu_kernels.log_density(signal, *window_like(torch.float64, signal.device))
+        else:
+            logarithm = log_density(signal)
         return logarithm.trunc() if self.truncate else logarithm

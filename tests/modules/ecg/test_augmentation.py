@@ -1,24 +1,36 @@
-"""Statistics of the bursts, and stretching against numpy's interpolation."""
+"""Statistics of the bursts, stretching against numpy's interpolation, the CPU's kernel against tensor operations."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from modules.ecg import cpu_kernels
 from modules.ecg.augmentation import (
     HIT_PROBABILITY,
     REFERENCE_LENGTH,
     Augmentation,
     burst_starts,
     draw_lengths,
-    drop_bursts,
-    stretch,
+    interpolate,
+    stretched_scale,
 )
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def drop_bursts(signal: torch.Tensor, seed: int) -> torch.Tensor:
+    lengths = torch.full((len(signal),), signal.shape[1])
+    return Augmentation(resample="none")(signal, lengths, generator(seed))[0]
+
+
+def stretch(signal: torch.Tensor, length: torch.Tensor, new_length: int) -> tuple[torch.Tensor, torch.Tensor]:
+    step, stretched = stretched_scale(length, torch.full((len(signal),), new_length), REFERENCE_LENGTH)
+    return interpolate(signal, length - 1, step, stretched, int(stretched.max())), stretched
 
 
 def published_bursts(rows: int, samples: int, seed: int) -> np.ndarray:
@@ -31,7 +43,7 @@ def published_bursts(rows: int, samples: int, seed: int) -> np.ndarray:
 
 
 def test_bursts_zero_what_the_published_rule_zeroes() -> None:
-    kept = drop_bursts(torch.ones(400, 9000), 11, generator()).numpy()
+    kept = drop_bursts(torch.ones(400, 9000), 0).numpy()
     reference = published_bursts(400, 9000, 1)
     assert 1 - kept.mean() == pytest.approx(0.224, abs=0.002)
     assert kept.mean() == pytest.approx(reference.mean(), abs=0.002)
@@ -40,7 +52,7 @@ def test_bursts_zero_what_the_published_rule_zeroes() -> None:
 
 
 def test_the_ends_of_a_signal_are_like_its_middle() -> None:
-    kept = drop_bursts(torch.ones(20000, 30), 11, generator(2)).mean(0)
+    kept = drop_bursts(torch.ones(20000, 30), 2).mean(0)
     assert (kept - (1 - HIT_PROBABILITY) ** 11).abs().max() < 0.015
 
 
@@ -53,7 +65,7 @@ def test_hits_per_second() -> None:
 
 
 def test_a_burst_is_eleven_samples() -> None:
-    kept = drop_bursts(torch.ones(50, 3000), 11, generator(3))
+    kept = drop_bursts(torch.ones(50, 3000), 3)
     for row in kept.numpy():
         edges = np.flatnonzero(np.diff(np.concatenate([[1], row, [1]])))
         runs = np.diff(edges)[::2]
@@ -79,24 +91,40 @@ def test_stretching_is_the_published_interpolation(new_length: int) -> None:
     for row, length in zip(whole, lengths, strict=True):
         row[:length] = rng.normal(size=length).cumsum()
     at = np.linspace(0, REFERENCE_LENGTH - 1, new_length)
-    signal, length = stretch(
-        torch.from_numpy(whole), torch.tensor(lengths), torch.full((3,), new_length), REFERENCE_LENGTH
-    )
-    assert signal.shape == (3, REFERENCE_LENGTH)
+    signal, length = stretch(torch.from_numpy(whole), torch.tensor(lengths), new_length)
+    assert signal.shape == (3, min(new_length, REFERENCE_LENGTH))
     for row, kept, ours, count in zip(whole, lengths, signal.numpy(), length.tolist(), strict=True):
         expected = np.interp(at, np.arange(REFERENCE_LENGTH), row)[:REFERENCE_LENGTH]
         assert count == min(REFERENCE_LENGTH, np.count_nonzero(at <= kept - 1))
-        assert np.abs(ours[:count] - expected[:count]).max() < 0.02  # of a walk of unit steps, in float32
+        assert np.abs(ours[:count] - expected[:count]).max() < 1e-4  # of a walk of unit steps, in float32
         assert not ours[count:].any()
 
 
 def test_padding_does_not_change_a_stretched_record() -> None:
     record = torch.randn(1, 5000, generator=generator())
     wide = torch.nn.functional.pad(record, (0, 4000))
-    lengths = torch.tensor([13000])
-    narrow, first = stretch(record, torch.tensor([5000]), lengths, None)
-    padded, second = stretch(wide, torch.tensor([5000]), lengths, None)
+    narrow, first = stretch(record, torch.tensor([5000]), 13000)
+    padded, second = stretch(wide, torch.tensor([5000]), 13000)
     assert first.equal(second) and narrow.equal(padded) and narrow.shape[1] == int(first)
+
+
+@pytest.mark.parametrize("bursts", ["code", "paper", "none"])
+@pytest.mark.parametrize("resample", ["length", "heart_rate"])
+@pytest.mark.parametrize("limit", [REFERENCE_LENGTH, None, 4000, 2500])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_kernel_and_tensor_operations_agree_bit_for_bit(
+    bursts: Any, resample: Any, limit: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    length = torch.tensor([4000, 3999, 3000, 64, 2500])
+    signal = 100 * torch.randn(5, 4000, generator=generator(1)).cumsum(1)
+    signal[torch.arange(4000) >= length.unsqueeze(1)] = 0
+    augment = Augmentation(bursts, resample, limit)
+    fast, fast_length = augment(signal.clone(), length, generator(2))
+    monkeypatch.setattr(cpu_kernels, "can_take", lambda signal: False)
+    plain, plain_length = augment(signal.clone(), length, generator(2))
+    assert fast.equal(plain) and fast_length.equal(plain_length)
+    assert fast.dtype == torch.float32 and fast.isfinite().all()
 
 
 def test_a_generator_decides_alone_and_switches_switch() -> None:

@@ -1,13 +1,14 @@
 """Any file in, class and course out; and one line for each file that cannot be used."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from modules.ecg import predict
+from modules.ecg import predict, recordings
 from modules.ecg.inference import load_classifier, majority, predict_recording
 from modules.ecg.module import ECG
 from modules.ecg.nets import CNN
@@ -87,6 +88,32 @@ def test_only_our_checkpoints_are_read(tmp_path: Path, capsys: pytest.CaptureFix
         assert predict.main(["x", "--checkpoint", str(tmp_path / f"{name}.ckpt")]) == 2
         assert text in capsys.readouterr().err
     assert not (tmp_path / "touched").exists()
+
+
+def test_loading_a_classifier_warns_of_nothing_and_keeps_its_outputs(checkpoint: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        classifier = load_classifier(checkpoint)
+    signal, length = torch.randn(2, 3000, generator=torch.Generator().manual_seed(0)), torch.tensor([3000, 2000])
+    module = ECG(CNN(**NETWORK)).eval()  # type: ignore[arg-type]
+    module.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"])
+    assert torch.equal(classifier(signal, length).logits, module(signal, length).logits)
+
+
+def test_an_empty_line_is_a_missing_sample(tmp_path: Path) -> None:
+    (tmp_path / "gaps.csv").write_text("mv\n" + "1\n\n2\nnan\n" * 300 + "\n\n")
+    gaps = open_recording(tmp_path / "gaps.csv", 0, 300.0, 1.0)
+    assert gaps.num_samples == 1200  # the empty lines at the end are none
+    assert np.array_equal(gaps.read(0, 5), [1000, np.nan, 2000, np.nan, 1000], equal_nan=True)
+
+
+def test_a_csv_longer_than_any_recording_is_not_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recordings, "MAX_SECONDS", 3.0)
+    (tmp_path / "long.csv").write_text("0.5\n" * 500 + "no number\n")
+    with pytest.raises(ValueError, match=r"lasts 4\.0. s; supported"):
+        open_recording(tmp_path / "long.csv", 0, 100.0, 1.0)
 
 
 def test_flat_and_missing_stretches_are_reported(checkpoint: Path) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClusterMixin
 
-from modules.subspace.solvers import check_points, solver
+from modules.subspace.blocks import check_points
+from modules.subspace.solvers import solver
 from modules.subspace.spectral import affinity, spectral_clustering
 
 

@@ -9,7 +9,8 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from modules.subspace import metrics
-from modules.subspace.solvers import check_points, merge_shards, shard, solver
+from modules.subspace.blocks import check_points
+from modules.subspace.solvers import merge_shards, shard, solver
 from modules.subspace.spectral import affinity, spectral_clustering
 
 Batch = dict[str, Any]

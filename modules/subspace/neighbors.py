@@ -49,10 +49,9 @@ def nsn_block(
             direction = torch.where(length > tiny, direction / length.clamp_min(tiny), 0.0)
             basis[:, count - 1] = direction
             squared += (direction @ points.T).square_()
-        magnitude = squared.clone()
-        hide(magnitude, chosen)
-        pick = largest(magnitude)
-        is_found = magnitude.gather(1, pick[:, None]).squeeze(1) > 0
+        eligible = squared.clone()
+        hide(eligible, chosen)
+        pick, is_found = largest(eligible)
         chosen = torch.cat((chosen, torch.where(is_found, pick, -1)[:, None]), 1)
         newest = points[pick] * is_found[:, None]
     is_neighbor = squared.sqrt_() >= 1 - slack

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-REFRESH = 100
-"""Steps after which matching pursuit computes its correlations anew, since updates add up round-off."""
+from modules.subspace.compiled_matching import REFRESH, matching_steps
+from modules.subspace.row_peaks import first_largest
 
 
 class Atoms(NamedTuple):
     points: Tensor  # [N, D]
     gram: Tensor | None  # [N, N], where it pays
+    scratch: Tensor  # at least [B, N]: the correlations of a block; fresh memory for each would cost as much as a step
 
 
 class Stop(NamedTuple):
@@ -39,11 +40,12 @@ class Pursuit(NamedTuple):
     residuals: Tensor  # [B, S], norm of the residual after the step
 
 
-def largest(magnitude: Tensor) -> Tensor:
-    """Column [B] of each row's largest entry, the first one of equals."""
-    if magnitude.device.type == "cpu":
-        return torch.from_numpy(magnitude.numpy().argmax(1))  # vectorised in numpy, a scalar loop in torch
-    return magnitude.argmax(1)
+def largest(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Column [B] of each row's entry of largest magnitude, the first one of equals, and whether it is not zero."""
+    if values.device.type == "cpu":
+        return first_largest(values)
+    peak, column = values.abs().max(1)
+    return column, peak > 0
 
 
 def round_off(queries: Tensor) -> Tensor:
@@ -51,16 +53,16 @@ def round_off(queries: Tensor) -> Tensor:
     return 64 * torch.finfo(queries.dtype).eps * queries.norm(dim=1)
 
 
-def first_correlations(atoms: Atoms, queries: Tensor, own: Tensor) -> Tensor:
-    """<x_i, x_j> [B, N] for the queries j; rows of the Gram matrix if they are points of the set."""
+def first_correlations(atoms: Atoms, queries: Tensor, own: Tensor, out: Tensor) -> Tensor:
+    """<x_i, x_j> [B, N] for the queries j, into ``out``; rows of the Gram matrix if they are points of the set."""
     if atoms.gram is not None and own.shape[1]:
-        return atoms.gram[own[:, 0]]
-    return queries @ atoms.points.T
+        return torch.index_select(atoms.gram, 0, own[:, 0], out=out)
+    return torch.mm(queries, atoms.points.T, out=out)
 
 
-def hide(magnitude: Tensor, columns: Tensor) -> None:
+def hide(values: Tensor, columns: Tensor) -> None:
     """Make the entries at ``columns`` [B, K] ineligible. A -1 stands in rows that have stopped, where all is one."""
-    magnitude.scatter_(1, columns.clamp_min(0), -1.0)
+    values.scatter_(1, columns.clamp_min(0), 0.0)
 
 
 def omp_block(atoms: Atoms, queries: Tensor, own: Tensor, stop: Stop) -> Pursuit:
@@ -77,17 +79,16 @@ def omp_block(atoms: Atoms, queries: Tensor, own: Tensor, stop: Stop) -> Pursuit
     inner = queries.new_zeros(size, steps)  # Q^T x
     picks = own.new_full((size, steps), -1)
     norms = queries.norm(dim=1)[:, None].repeat(1, steps)
-    start = None if atoms.gram is None else first_correlations(atoms, queries, own)
-    magnitude = queries.new_empty(size, len(points))
+    correlation = atoms.scratch[:size]
+    start = None if atoms.gram is None else first_correlations(atoms, queries, own, torch.empty_like(correlation))
     active = norms[:, 0] > 0
     for step in range(steps):
-        _omp_correlations(atoms, residual, start, picks[:, :step], triangle, inner, magnitude)
-        hide(magnitude, torch.cat((own, picks[:, :step]), 1))
-        pick = largest(magnitude)
+        _omp_correlations(atoms, residual, start, picks[:, :step], triangle, inner, correlation)
+        hide(correlation, torch.cat((own, picks[:, :step]), 1))
+        pick, found = largest(correlation)
         atom = points[pick]
         direction, weights = orthogonalize(atom, basis[:, :step])
         length = direction.norm(dim=1)
-        found = magnitude.gather(1, pick[:, None]).squeeze(1) > 0
         active = active & found & (length > 64 * torch.finfo(atom.dtype).eps * atom.norm(dim=1))
         if not active.any():
             break
@@ -113,7 +114,7 @@ def _omp_correlations(
     inner: Tensor,
     out: Tensor,
 ) -> None:
-    """|<x_i, r_j>| [B, N] into ``out``: from the residual, or as start - sum_k c_k G[picks_k]."""
+    """<x_i, r_j> [B, N] into ``out``: from the residual, or as start - sum_k c_k G[picks_k]."""
     step = picks.shape[1]
     if atoms.gram is None or start is None:
         torch.mm(residual, atoms.points.T, out=out)
@@ -125,7 +126,6 @@ def _omp_correlations(
             picks.clamp_min(0), atoms.gram, per_sample_weights=coefficients.contiguous(), mode="sum"
         )
         torch.sub(start, fit, out=out)
-    out.abs_()
 
 
 def orthogonalize(vectors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,30 +163,30 @@ def mp_block(atoms: Atoms, queries: Tensor, own: Tensor, stop: Stop) -> Pursuit:
     The bounds are tested before each step, as in the authors' loop: a point within ``tolerance`` takes no atom.
     """
     points, size = atoms.points, len(queries)
+    correlation = first_correlations(atoms, queries, own, atoms.scratch[:size])
+    if atoms.gram is not None and points.device.type == "cpu":
+        return _compiled_mp(atoms.points, atoms.gram, correlation, queries, own, stop)
     squares = points.square().sum(1)
     residual, floor = queries.clone(), round_off(queries)
-    correlation = first_correlations(atoms, queries, own)
-    magnitude = torch.empty_like(correlation)
-    is_taken = torch.zeros(correlation.shape, dtype=torch.bool, device=points.device)
+    is_counting = stop.max_atoms < stop.max_steps  # else the bound on distinct atoms says nothing
+    is_taken = torch.zeros(correlation.shape if is_counting else (0, 0), dtype=torch.bool, device=points.device)
     num_taken = own.new_zeros(size)
     history: list[tuple[Tensor, Tensor, Tensor]] = []
     norm = queries.norm(dim=1)
     active = (norm > stop.tolerance) & (norm > floor)
     while len(history) < stop.max_steps and bool(active.any()):
-        torch.abs(correlation, out=magnitude)
-        hide(magnitude, own)
-        pick = largest(magnitude)
-        active = active & (magnitude.gather(1, pick[:, None]).squeeze(1) > 0)
+        if history:
+            _mp_correlations(atoms, residual, *history[-1][:2], len(history), correlation)
+        hide(correlation, own)
+        pick, found = largest(correlation)
+        active = active & found
         atom = points[pick]
         amount = active * (atom * residual).sum(1) / squares[pick].clamp_min(torch.finfo(atom.dtype).tiny)
         residual -= amount[:, None] * atom
-        if atoms.gram is None or (len(history) + 1) % REFRESH == 0:
-            torch.mm(residual, points.T, out=correlation)
-        else:
-            correlation.addcmul_(atoms.gram[pick], amount[:, None], value=-1)
-        seen = is_taken.gather(1, pick[:, None]).squeeze(1)
-        is_taken.scatter_(1, pick[:, None], (seen | active)[:, None])
-        num_taken += active & ~seen
+        if is_counting:
+            seen = is_taken.gather(1, pick[:, None]).squeeze(1)
+            is_taken.scatter_(1, pick[:, None], (seen | active)[:, None])
+            num_taken += active & ~seen
         norm = torch.where(active, residual.norm(dim=1), norm)
         history.append((torch.where(active, pick, -1), amount, norm))
         active = active & (norm > stop.tolerance) & (norm > floor) & (num_taken < stop.max_atoms)
@@ -194,3 +194,20 @@ def mp_block(atoms: Atoms, queries: Tensor, own: Tensor, stop: Stop) -> Pursuit:
         return Pursuit(own.new_zeros(size, 0), queries.new_zeros(size, 0), queries.new_zeros(size, 0))
     picks, values, norms = (torch.stack(column, 1) for column in zip(*history, strict=True))
     return Pursuit(picks, values, norms)
+
+
+def _compiled_mp(
+    points: Tensor, gram: Tensor, correlation: Tensor, queries: Tensor, own: Tensor, stop: Stop
+) -> Pursuit:
+    place = own[:, 0] if own.shape[1] else own.new_full((len(queries),), -1)
+    arrays = (points.contiguous().numpy(), gram.numpy(), correlation.numpy(), queries.numpy(), place.numpy())
+    steps = matching_steps(*arrays, stop.max_steps, stop.max_atoms, stop.tolerance, round_off(queries).numpy())
+    return Pursuit(*map(torch.from_numpy, steps))
+
+
+def _mp_correlations(atoms: Atoms, residual: Tensor, pick: Tensor, amount: Tensor, step: int, out: Tensor) -> None:
+    """<x_i, r_j> [B, N] in place of those before the last step: from the residual, or less amount * G[pick]."""
+    if atoms.gram is None or step % REFRESH == 0:
+        torch.mm(residual, atoms.points.T, out=out)
+    else:
+        out.addcmul_(atoms.gram[pick.clamp_min(0)], amount[:, None], value=-1)

@@ -115,6 +115,7 @@ def test_shipped_studies(name: str) -> None:
     assert "train/" in json.dumps(json.loads(Path("runs/000/result.json").read_text()))
     assert len(Path("runs/000/table.csv").read_text().splitlines()) > 1
     assert name.startswith("phase") == Path("runs/000/phases.png").is_file()
+    assert (name == "sensitivity") == Path("runs/000/curves.png").is_file()
 
 
 def test_shipped_clustering() -> None:

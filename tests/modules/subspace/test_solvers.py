@@ -58,7 +58,7 @@ def mp_by_loop(points: np.ndarray, steps: int, atoms: int, tolerance: float) -> 
     return coefficients
 
 
-@pytest.mark.parametrize("dim", [12, 80])  # from the residuals, and from the Gram matrix
+@pytest.mark.parametrize("dim", [12, 80, 200])  # from the residuals, from the Gram matrix, in the points' span
 @pytest.mark.parametrize(("steps", "tolerance"), [(5, 0.0), (8, 2.0)])
 def test_omp_is_the_loop(dim: int, steps: int, tolerance: float) -> None:
     points = random_points(60, dim)
@@ -66,7 +66,7 @@ def test_omp_is_the_loop(dim: int, steps: int, tolerance: float) -> None:
     np.testing.assert_allclose(ours, omp_by_loop(points.numpy(), steps, tolerance), atol=1e-10)
 
 
-@pytest.mark.parametrize("dim", [12, 80])
+@pytest.mark.parametrize("dim", [12, 80, 200])
 @pytest.mark.parametrize(("steps", "atoms", "tolerance"), [(7, 60, 0.0), (300, 4, 0.0), (300, 60, 1.5)])
 def test_mp_is_the_loop(dim: int, steps: int, atoms: int, tolerance: float) -> None:
     points = random_points(60, dim)
@@ -155,11 +155,12 @@ def test_order_blocks_and_shards_do_not_matter(name: str, options: dict, monkeyp
     order = np.random.default_rng(0).permutation(50)
     permuted = SOLVERS[name](points[order], **options).toarray()
     np.testing.assert_allclose(permuted, whole[order][:, order], atol=1e-9)
-    monkeypatch.setattr("modules.subspace.solvers.CACHE_BYTES", 1)
+    monkeypatch.setattr("modules.subspace.blocks.CACHE_BYTES", 1)
     tiny = SOLVERS[name](points, **options, memory_gib=30_000 / 2**30).toarray()
     np.testing.assert_allclose(tiny, whole, atol=1e-9)
     shards = [SOLVERS[name](points, **options, rows=shard(50, rank, 3)) for rank in range(3)]
     np.testing.assert_allclose(merge_shards(shards).toarray(), whole, atol=1e-9)
+    assert SOLVERS[name](points, **options, rows=torch.arange(0)).shape == (0, 50)
 
 
 @pytest.mark.parametrize(("name", "options"), EVERY)

@@ -10,8 +10,8 @@ def curves_figure(history: Sequence[tuple[int, int, float]], scores: Mapping[str
 
     Args:
         history: (generation, epoch of that generation from 0, value).
-        scores: ``ens2/error`` and the like; other names are left alone.
-        metric: the axis' label.
+        scores: ``ens2/error`` and the like; other names, and other metrics than the curves', are left alone.
+        metric: of the curves, ``val/error``; the axis' label.
     """
     figure = Figure(figsize=(5.6, 3.6), layout="constrained")
     axes = figure.add_subplot()
@@ -20,7 +20,9 @@ def curves_figure(history: Sequence[tuple[int, int, float]], scores: Mapping[str
         points = [(epoch + 1, value) for g, epoch, value in history if g == generation]
         label = "labels alone" if generation == 0 else f"generation {generation}"
         axes.plot(*zip(*points, strict=True), marker=".", color=f"C{generation % 10}", label=label)
-    for number, (name, value) in enumerate(item for item in scores.items() if item[0].startswith("ens")):
+    ending = "/" + metric.split("/", 1)[-1]
+    lines = [item for item in scores.items() if item[0].startswith("ens") and item[0].endswith(ending)]
+    for number, (name, value) in enumerate(lines):
         style = ("--", ":", "-.")[number % 3]
         axes.axhline(value, color="black", linewidth=1, linestyle=style, label=f"{name.split('/')[0]} {value:.4g}")
     axes.set(xlabel="epoch of the generation", ylabel=metric)

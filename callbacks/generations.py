@@ -69,6 +69,31 @@ def checksum(weights: Weights) -> int:
     return crc
 
 
+def is_plain(value: Any) -> bool:
+    """Whether a file with it can be read by ``weights_only``: values, tensors, and lists and dicts of these."""
+    if type(value) in (list, tuple):
+        return all(is_plain(item) for item in value)
+    if type(value) is dict:
+        return all(is_plain(item) for pair in value.items() for item in pair)
+    return value is None or type(value) in (bool, int, float, str, Tensor)
+
+
+def read(path: Path) -> tuple[Kept, Weights]:
+    """What a generation's file says of itself, and the module's weights, mapped, not read.
+
+    Raises:
+        ValueError: for a damaged file, or another one.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return Kept(*content["generation"]), content["state_dict"]
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # torch.load raises whatever the damage provokes
+        reason = str(error).split("\n", 1)[0]
+        raise ValueError(f"{path} is damaged or not a generation's file ({reason}); put the right one there") from error
+
+
 def ensembles(generations: list[int]) -> dict[str, list[int]]:
     """Each generation alone, and the paper's Ens*m: the first m that had a teacher."""
     taught = [g for g in generations if g > 0]
@@ -141,6 +166,7 @@ class Generations(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         return {
+            "epochs": self.epochs,
             "generation": self.generation,
             "first": self.first,
             "kept": [list(kept) for kept in self.kept.values()],
@@ -148,6 +174,11 @@ class Generations(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        epochs = state_dict.get("epochs", self.epochs)  # older checkpoints do not say
+        if self.epochs not in (0, epochs):  # 0 outside of a fit
+            raise ValueError(
+                f"the run's generations have {epochs} epochs: it cannot go on with max_epochs={self.epochs}"
+            )
         self.generation, self.first = state_dict["generation"], state_dict["first"]
         self.kept = {entry[0]: Kept(*entry) for entry in state_dict["kept"]}
         self.history = [(generation, epoch, value) for generation, epoch, value in state_dict["history"]]
@@ -155,13 +186,15 @@ class Generations(Callback):
     def setup(self, trainer: Trainer, pl_module: BornAgain, stage: str) -> None:
         if stage != "fit" or self.epochs:
             return
+        # Frozen now, what a student inherits is unknown to optimizers and DDP; the weights may be read only later.
+        self._hand_down(pl_module)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             self.epochs = 1
             return
         epochs, every = trainer.max_epochs, trainer.check_val_every_n_epoch
         if epochs is None or epochs < 1 or trainer.max_steps != -1:
             raise ValueError("a generation's length is trainer.max_epochs, so it must be set, and max_steps must not")
-        if every is None or epochs % every or not trainer.limit_val_batches:
+        if every is None or epochs % every or not trainer.enable_validation:
             raise ValueError("a generation must end with a validation: let check_val_every_n_epoch divide max_epochs")
         self.epochs = epochs
         start_anew(copy.deepcopy(pl_module.student), 0)  # a student that cannot be is told now, not hours later
@@ -169,11 +202,16 @@ class Generations(Callback):
         trainer.fit_loop.max_epochs = epochs * (1 + self.count - self.first)
 
     def on_fit_start(self, trainer: Trainer, pl_module: BornAgain) -> None:
-        if trainer.ckpt_path is None:  # before optimizers are made: a student may freeze what it inherits
+        if trainer.ckpt_path is None:
             self._hand_down(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: BornAgain) -> None:
         """Give a resumed run its teacher back."""
+        batches, every = trainer.num_training_batches, trainer.val_check_batch
+        if every is None or (math.isfinite(every) and batches % every):
+            raise ValueError(
+                f"a generation must end with a validation: let val_check_interval divide {batches} batches"
+            )
         if self.generation > self.first:
             pl_module.teacher = self._frozen(pl_module, self.generation - 1)
         pl_module.generation = self.generation
@@ -195,14 +233,13 @@ class Generations(Callback):
         if value is None:
             known = ", ".join(sorted(trainer.callback_metrics)) or "nothing"
             raise ValueError(f"Generations monitors {self.monitor}, but validation logged {known}")
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return  # it leaves no files, and above all keeps those that are there
         epoch = trainer.current_epoch - self.epochs * (self.generation - self.first)
         self.history.append((self.generation, epoch, float(value)))
-        before = self.kept.get(self.generation)
-        if self.keep == "best" and before is not None and self.sign * float(value) < self.sign * before.score:
-            return  # equal scores count as better
-        kept = Kept(self.generation, trainer.current_epoch, float(value), checksum(weights))
+        kept: Any = None
         if trainer.is_global_zero:
-            self._write(pl_module, kept, weights)
+            kept = self._keep(pl_module, float(value), weights)
         # Ranks differ in the statistics of their batch norms: the weights that count are those of the file.
         self.kept[self.generation] = trainer.strategy.broadcast(kept)
 
@@ -213,8 +250,8 @@ class Generations(Callback):
             self._evaluate(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: BornAgain) -> None:
-        found = (torch.load(p, weights_only=True, mmap=True) for p in self.dirpath.glob("generation_*.ckpt"))
-        self.kept = {kept.generation: kept for kept in (Kept(*content["generation"]) for content in found)}
+        found = (read(path)[0] for path in self.dirpath.glob("generation_*.ckpt") if path.stem[11:].isdigit())
+        self.kept = {kept.generation: kept for kept in found}
         self._evaluate(trainer, pl_module, "test")
 
     def _next_generation(self, trainer: Trainer, pl_module: BornAgain) -> None:
@@ -231,11 +268,30 @@ class Generations(Callback):
             average = getattr(callback, "_average_model", None)
             if average is not None:
                 average.n_averaged.zero_()  # the next update copies the weights
+                average.module.load_state_dict(pl_module.state_dict())  # a validation may come before it
 
     def _hand_down(self, pl_module: BornAgain) -> None:
         inherit = getattr(pl_module.student, "inherit", None)
         if pl_module.teacher is not None and callable(inherit):
             inherit(pl_module.teacher.network)  # type: ignore[union-attr]
+
+    def _keep(self, pl_module: BornAgain, score: float, weights: Weights) -> Kept:
+        """Write the weights, unless better ones of this generation are to stay; what the file then holds."""
+        before = self.kept.get(self.generation)
+        if self.keep == "best" and before is not None and not math.isnan(before.score):
+            is_better = self.sign * score >= self.sign * before.score  # equal scores count as better, NaN does not
+            if not is_better and self._holds(before):
+                return before
+        kept = Kept(self.generation, pl_module.current_epoch, score, checksum(weights))
+        self._write(pl_module, kept, weights)
+        return kept
+
+    def _holds(self, kept: Kept) -> bool:
+        """False where a run that was killed, or went on elsewhere, after the checkpoint has left other weights."""
+        try:
+            return read(self.path(kept.generation))[0].checksum == kept.checksum
+        except (FileNotFoundError, ValueError):
+            return False
 
     def _write(self, pl_module: BornAgain, kept: Kept, weights: Weights) -> None:
         content: dict[str, Any] = {
@@ -244,7 +300,8 @@ class Generations(Callback):
             "epoch": kept.epoch,
             "global_step": pl_module.global_step,
             "pytorch-lightning_version": pytorch_lightning.__version__,
-            pl_module.CHECKPOINT_HYPER_PARAMS_KEY: dict(pl_module.hparams),
+            # A network that python code gave is no plain value; it is to be given again to load_from_checkpoint.
+            pl_module.CHECKPOINT_HYPER_PARAMS_KEY: {k: v for k, v in pl_module.hparams.items() if is_plain(v)},
         }
         if hasattr(pl_module, "_hparams_name"):
             content[pl_module.CHECKPOINT_HYPER_PARAMS_NAME] = pl_module._hparams_name
@@ -258,8 +315,8 @@ class Generations(Callback):
         path = self.path(generation)
         if not path.is_file():
             raise FileNotFoundError(f"no file {path}, the weights of generation {generation}: the next one needs them")
-        content = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        weights = {name.removeprefix("student."): v for name, v in content.items() if name.startswith("student.")}
+        state = read(path)[1]
+        weights = {name.removeprefix("student."): v for name, v in state.items() if name.startswith("student.")}
         kept = self.kept.get(generation)
         if kept is not None and kept.checksum != checksum(weights):
             raise ValueError(f"{path} is not the file that this run left: its weights are others")

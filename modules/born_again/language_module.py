@@ -1,5 +1,6 @@
 """Born-again language models as a LightningModule: as for images, with a state carried from window to window."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -76,7 +77,8 @@ class BornAgainLanguageModel(LightningModule):
             )
         self.teacher = None if teacher is None else Frozen(teacher)
         self.teacher_weights = teacher_weights
-        self.readers: dict[Any, Reader] = {}
+        self.readers: dict[str, Reader] = {}
+        self.resumed: dict[str, State] = {}
         self.val_perplexity, self.test_perplexity = Perplexity(), Perplexity()
 
     def setup(self, stage: str) -> None:
@@ -91,20 +93,38 @@ class BornAgainLanguageModel(LightningModule):
         """One window and the state before it -> logits [T, N, V] and the state behind it."""
         return self.student(inputs, state)
 
-    def read(self, use: str, network: Network, batch: Batch) -> Tensor:
+    def read(self, use: str, network: Network, batch: Batch, batch_index: int = 0) -> Tensor:
         """Logits [T, N, V] of a window; training and evaluation, student and teacher keep their states apart."""
         reader = self.readers.get(use)
         if reader is None or reader.network is not network:
             reader = self.readers[use] = Reader(network)
-        return reader(batch[self.inputs], batch["reset"])
+        resumed, reset = self.resumed.pop(use, None), batch["reset"]
+        if resumed is not None and batch_index > 0 and resumed[0].shape[1] == batch["targets"].shape[1]:
+            reader.state, reset = (resumed[0].to(self.device), resumed[1].to(self.device)), False
+        return reader(batch[self.inputs], reset)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The states of training on all ranks: a run goes on in the middle of a text. Called on all ranks at once."""
+        kept = {use: self.readers[use].state for use in ("train", "teacher") if use in self.readers}
+        own = {use: [part.cpu() for part in state] for use, state in kept.items() if state is not None}
+        ranks: list[Any] = [own]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            ranks *= torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(ranks, own)
+        checkpoint["states"] = ranks
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        ranks = checkpoint.get("states", [])
+        if self.global_rank < len(ranks):
+            self.resumed = dict(ranks[self.global_rank])
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         targets = batch["targets"]
-        logits = self.read("train", self.student, batch)
+        logits = self.read("train", self.student, batch, batch_index)
         if self.teacher is None:
             loss = labels_only(logits, targets)
         else:
-            loss = self.loss(logits, self.read("teacher", self.teacher, batch), targets)
+            loss = self.loss(logits, self.read("teacher", self.teacher, batch, batch_index), targets)
         self.log("train/loss", loss, prog_bar=True, batch_size=targets.numel())
         return loss * len(targets) if self.sum_steps else loss
 
@@ -126,10 +146,10 @@ class BornAgainLanguageModel(LightningModule):
         perplexities = {name: Perplexity().to(self.device) for name in groups}
         for batch in batches:
             logits = {g: reader(batch[self.inputs], batch["reset"]) for g, reader in readers.items()}
-            probabilities = {g: value.float().softmax(-1) for g, value in logits.items()}
+            logs = {g: value.float().log_softmax(-1) for g, value in logits.items()}
             for name, members in groups.items():
-                mean = torch.stack([probabilities[g] for g in members]).mean(0)
-                perplexities[name].update(mean.log(), batch["targets"])
+                mean = torch.stack([logs[g] for g in members]).logsumexp(0) - math.log(len(members))
+                perplexities[name].update(mean, batch["targets"])
         return {f"{name}/perplexity": metric.compute() for name, metric in perplexities.items()}
 
     def configure_optimizers(self) -> Any:

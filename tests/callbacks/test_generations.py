@@ -28,7 +28,7 @@ SAVED = ["batch5", "epoch1", "epoch2", "batch10", "batch13", "epoch4", "epoch5",
 class Chain(LightningModule):
     """Two layers with batch norm and dropout, taught by labels, then by the network before; it keeps a diary."""
 
-    def __init__(self, scores: Sequence[float] = ()) -> None:
+    def __init__(self, scores: Sequence[float] = (), other: Any = None) -> None:
         super().__init__()
         self.save_hyperparameters()
         torch.manual_seed(3)
@@ -77,7 +77,7 @@ class Chain(LightningModule):
         }
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(self.student.parameters(), lr=0.1)
+        optimizer = torch.optim.Adam([p for p in self.student.parameters() if p.requires_grad], lr=0.1)
         return [optimizer], [torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)]
 
 
@@ -125,10 +125,15 @@ def make_trainer(folder: Path, generations: Generations, *others: Callback, **op
 
 
 def run(
-    folder: Path, resume: str | None = None, others: Sequence[Callback] = (), scores: Any = (), **options: Any
+    folder: Path,
+    resume: str | None = None,
+    others: Sequence[Callback] = (),
+    scores: Any = (),
+    module: Chain | None = None,
+    **options: Any,
 ) -> Chain:
     """Three batches an epoch, three epochs a generation, three generations."""
-    module = Chain(scores)
+    module = module or Chain(scores)
     keep = options.pop("keep", "last")
     trainer = make_trainer(folder, Generations(2, str(folder / "checkpoints"), keep=keep, seed=7), *others, **options)
     torch.manual_seed(5 if resume is None else 6)  # must not matter to a resumed run
@@ -187,6 +192,20 @@ def test_the_best_weights_are_kept_on_request(tmp_path: Path) -> None:
     assert [(k["generation"], k["epoch"], k["score"]) for k in kept] == [(0, 1, 1.0), (1, 5, 4.0), (2, 6, 1.0)]
 
 
+def test_a_score_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
+    nan = float("nan")
+    run(tmp_path, scores=[nan, 2.0, nan, 5.0, nan, 6.0, nan, nan, nan], keep="best")
+    kept = json.loads((tmp_path / "generations.json").read_text())["kept"]
+    assert [k["epoch"] for k in kept] == [1, 3, 8]
+
+
+def test_a_better_file_than_the_checkpoint_knows_is_replaced(tmp_path: Path) -> None:
+    """A run that was killed behind a validation, or goes on elsewhere, and does not repeat its numbers."""
+    run(tmp_path, scores=[3.0, 3.0, 3.0, 1.0, 2.0, 0.5, 3.0, 3.0, 3.0], keep="best")
+    module = run(tmp_path, "epoch4", scores=[0.0, 0.0, 0.0, 0.0, 0.0, 4.0, 3.0, 3.0, 3.0], keep="best")
+    assert_equal(module.starts[0]["teacher"], module.ends[5])  # the one of epoch 3 is gone
+
+
 def test_the_picture_shows_every_generation_also_after_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +223,13 @@ def test_the_picture_shows_every_generation_also_after_a_resume(
     [axes] = drawn["figure"].axes
     assert [list(line.get_ydata()) for line in axes.lines[:3]] == [scores[:3], scores[3:6], scores[6:]]
     assert (tmp_path / "generations.png").is_file()
+
+
+def test_only_ensembles_of_the_curves_metric_are_drawn() -> None:
+    """An error in percent has no place on an axis of losses."""
+    scores = {"gen1/error": 9.0, "ens2/error": 8.0, "ens2/loss": 0.5}
+    [axes] = curves_figure([(0, 0, 1.0), (1, 0, 0.7)], scores, "val/loss").axes
+    assert [list(line.get_ydata()) for line in axes.lines[2:]] == [[0.5, 0.5]]
 
 
 @pytest.mark.parametrize("saved", SAVED)
@@ -234,6 +260,14 @@ def test_the_averaged_weights_teach(tmp_path: Path) -> None:
     assert torch.equal(first["state_dict"]["student.0.weight"], first["current_model_state"]["student.0.weight"])
 
 
+def test_an_average_that_starts_late_is_not_that_of_the_generation_before(tmp_path: Path) -> None:
+    run(tmp_path, others=[EMAWeightAveraging(decay=0.5, update_every_n_steps=100)])
+    fresh = Chain().student
+    start_anew(fresh, 7 + 1)
+    weights = weights_in(tmp_path / "checkpoints/generation_1.ckpt")
+    assert torch.equal(weights["0.weight"], fresh[0].weight)
+
+
 def test_a_foreign_or_missing_teacher_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
     path = tmp_path / "checkpoints/generation_0.ckpt"
@@ -242,9 +276,14 @@ def test_a_foreign_or_missing_teacher_is_refused(tmp_path: Path) -> None:
     torch.save(content, path)
     with pytest.raises(ValueError, match=r"generation_0\.ckpt is not the file that this run left"):
         run(tmp_path, resume="epoch4")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"generation_0\.ckpt is damaged"):
+        run(tmp_path, resume="epoch4")
     path.unlink()
     with pytest.raises(FileNotFoundError, match="weights of generation 0"):
         run(tmp_path, resume="epoch4")
+    with pytest.raises(ValueError, match="generations have 3 epochs: it cannot go on with max_epochs=4"):
+        run(tmp_path, resume="epoch4", max_epochs=4)
 
 
 def test_ensembles_at_the_end_and_by_test(tmp_path: Path) -> None:
@@ -267,20 +306,52 @@ def test_ensembles_at_the_end_and_by_test(tmp_path: Path) -> None:
     assert result["gen1/test/error"] == pytest.approx(expected["gen1/error"])
 
 
+def test_a_network_given_by_python_code_does_not_end_the_chain(tmp_path: Path) -> None:
+    """It is among the hyper-parameters, and no file that is read safely can hold it."""
+    module = run(tmp_path, module=Chain(other=nn.Linear(2, 2)))
+    assert len(module.starts) == 3
+    hyper = torch.load(tmp_path / "checkpoints/generation_0.ckpt", weights_only=True)["hyper_parameters"]
+    assert hyper == {"scores": ()}
+
+
+def test_a_fast_dev_run_leaves_the_files_of_a_run(tmp_path: Path) -> None:
+    run(tmp_path)
+    files = [tmp_path / "generations.json", *sorted((tmp_path / "checkpoints").iterdir())]
+    before = [file.read_bytes() for file in files]
+    run(tmp_path, fast_dev_run=1)
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_files_of_others_are_no_generations(tmp_path: Path) -> None:
+    run(tmp_path)
+    for name in ("generation_1.old.ckpt", "generation_best.ckpt"):
+        (tmp_path / "checkpoints" / name).write_text("no checkpoint")
+    trainer = make_trainer(tmp_path, Generations(2, str(tmp_path / "checkpoints")))
+    assert "ens2/test/error" in trainer.test(Chain(), DataLoader(data(), 5), verbose=False)[0]
+
+
 def test_ensembles_have_the_taught_generations() -> None:
     groups = ensembles([0, 1, 2, 3])
     assert groups["ens2"] == [1, 2] and groups["ens3"] == [1, 2, 3] and groups["gen0"] == [0]
 
 
 class Heir(nn.Module):
-    """Takes its teacher's last layer."""
+    """Takes its teacher's last layer, for good."""
 
     def __init__(self) -> None:
         super().__init__()
         self.inner, self.last = nn.Linear(3, 8), nn.Linear(8, 2)
 
     def inherit(self, teacher: nn.Module) -> None:
-        self.last.load_state_dict(teacher[-1].state_dict())  # type: ignore[index]
+        last: Any = teacher.last if isinstance(teacher, Heir) else teacher[-1]  # type: ignore[index]
+        self.last.load_state_dict(last.state_dict())
+        self.last.requires_grad_(False)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.last.requires_grad_(bool(state))
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.last.weight.requires_grad)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(self.inner(x).relu())
@@ -299,6 +370,24 @@ def test_a_teacher_from_outside_teaches_the_first(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoints/generation_1.ckpt").is_file()
 
 
+def heirs() -> Chain:
+    module = Chain()
+    module.teacher = Frozen(module.student)
+    module.student = Heir()
+    return module
+
+
+@pytest.mark.parametrize("saved", ["batch5", "epoch2", "batch13"])
+def test_heirs_resume_with_what_they_inherited(tmp_path: Path, saved: str) -> None:
+    whole = run(tmp_path, module=heirs())
+    last = heirs().teacher.network[-1].state_dict()  # type: ignore[union-attr,index]
+    assert len(whole.losses) == 2 * 3 * EPOCHS
+    assert_equal(whole.student.last.state_dict(), last)  # type: ignore[union-attr]
+    rest = run(tmp_path, saved, module=heirs())
+    assert rest.losses == whole.losses[-len(rest.losses) :]
+    assert_equal(rest.state_dict(), whole.state_dict())
+
+
 def test_what_cannot_be_is_said_at_once(tmp_path: Path) -> None:
     class Raw(nn.Module):
         def __init__(self) -> None:
@@ -312,7 +401,9 @@ def test_what_cannot_be_is_said_at_once(tmp_path: Path) -> None:
     module.student = nn.Sequential(Raw())
     with pytest.raises(ValueError, match="a Raw has weights but no reset_parameters"):
         make_trainer(tmp_path, Generations(1, str(tmp_path))).fit(module, DataLoader(data(), 4), DataLoader(data(), 4))
-    for options in ({"check_val_every_n_epoch": 2}, {"limit_val_batches": 0}):
+    with pytest.raises(ValueError, match="must end with a validation"):
+        make_trainer(tmp_path, Generations(1, str(tmp_path))).fit(Chain(), DataLoader(data(), 4))
+    for options in ({"check_val_every_n_epoch": 2}, {"limit_val_batches": 0}, {"val_check_interval": 2}):
         with pytest.raises(ValueError, match="must end with a validation"):
             trainer = make_trainer(tmp_path, Generations(1, str(tmp_path)), **options)
             trainer.fit(Chain(), DataLoader(data(), 4), DataLoader(data(), 4))
@@ -333,16 +424,17 @@ from pathlib import Path
 import importlib.util
 spec = importlib.util.spec_from_file_location("chain", {file!r})
 chain = importlib.util.module_from_spec(spec); sys.modules["chain"] = chain; spec.loader.exec_module(chain)
-module = chain.run(Path({folder!r}), resume={resume!r}, strategy="ddp_find_unused_parameters_false", devices=2)
+options = dict(strategy="ddp_find_unused_parameters_false", devices=2, {options})
+module = chain.run(Path({folder!r}), resume={resume!r}, **options)
 torch.save({{"losses": module.losses, "state": module.state_dict(),
             "teacher": module.teacher.network.state_dict()}}, f"{folder}/{resume}.rank{{module.global_rank}}.pt")
 """
 
 
-def run_two(folder: Path, resume: str | None) -> list[dict[str, Any]]:
+def run_two(folder: Path, resume: str | None, options: str = "") -> list[dict[str, Any]]:
     script = folder / "two.py"
     root = str(Path(__file__).parents[2])
-    script.write_text(TWO.format(root=root, file=__file__, folder=str(folder), resume=resume))
+    script.write_text(TWO.format(root=root, file=__file__, folder=str(folder), resume=resume, options=options))
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run([sys.executable, str(script)], check=True, env=env, capture_output=True, timeout=240)
     return [torch.load(folder / f"{resume}.rank{rank}.pt", weights_only=True) for rank in (0, 1)]
@@ -358,3 +450,26 @@ def test_two_processes_share_teachers_and_resume(tmp_path: Path) -> None:
     for before, after in zip(whole, rest, strict=True):
         assert after["losses"] == before["losses"][-len(after["losses"]) :]
     assert_equal(whole[0]["state"], rest[0]["state"])
+
+
+class OwnScores(Chain):
+    """Each rank logs a score of its own, and so has another epoch that is best."""
+
+    def validation_step(self, batch: list[Tensor], batch_index: int) -> None:
+        epoch = self.current_epoch
+        self.log("val/error", float(epoch if self.global_rank else -epoch), batch_size=1)
+
+
+def heirs_with_own_scores() -> Chain:
+    module = OwnScores()
+    module.teacher = Frozen(module.student)
+    module.student = Heir()
+    return module
+
+
+def test_two_processes_with_frozen_layers_and_their_own_scores(tmp_path: Path) -> None:
+    """Frozen before DDP counts on gradients; rank 0 alone decides which weights are best."""
+    whole = run_two(tmp_path, None, "module=chain.heirs_with_own_scores(), keep='best'")
+    assert_equal(whole[0]["teacher"], whole[1]["teacher"])
+    assert torch.load(tmp_path / "checkpoints/generation_1.ckpt", weights_only=True)["epoch"] == EPOCHS - 1
+    assert torch.equal(whole[0]["state"]["student.last.weight"], whole[0]["teacher"]["last.weight"])

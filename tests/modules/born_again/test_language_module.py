@@ -1,12 +1,16 @@
 """Language models: exact perplexity, states that are carried, a teacher that reads along."""
 
 import math
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
-from datamodules.token_streams import Windows, evaluation_streams, training_streams
+from callbacks.rng_state import RngState
+from datamodules.token_streams import Windows, evaluation_streams, training_streams, training_windows
 from modules.born_again.language import LSTMLanguageModel
 from modules.born_again.language_module import BornAgainLanguageModel
 from modules.born_again.losses import ban_with_labels
@@ -124,6 +128,54 @@ def test_ensembles_average_probabilities() -> None:
     mean = sum(networks[g](tokens)[0][:, 0].double().softmax(1) for g in (1, 2)) / 2
     nats = -mean[torch.arange(len(TEXT)), TEXT].log().mean()  # type: ignore[index]
     assert float(scores["ens2/perplexity"]) == pytest.approx(math.exp(float(nats)), rel=1e-6)
+
+
+def test_what_a_member_holds_impossible_leaves_its_perplexity_finite() -> None:
+    networks = {g: Frozen(model(g)) for g in (1, 2)}
+    with torch.no_grad():
+        networks[1].network.decoder.bias[3] = -200.0  # exp of it is no float32
+    scores = module(model()).evaluate(networks, {"gen1": [1], "ens2": [1, 2]}, windows(1, 7))
+    assert all(math.isfinite(float(score)) for score in scores.values())
+    assert float(scores["gen1/perplexity"]) == pytest.approx(float64_perplexity(networks[1].network), rel=1e-6)
+
+
+class Diary(Callback):
+    """The losses, and a checkpoint behind the third window of the second epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.losses = path, []  # type: ignore[var-annotated]
+
+    def on_train_batch_end(self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.losses.append(float(outputs["loss"]))
+        if (trainer.current_epoch, batch_idx) == (1, 2):
+            trainer.save_checkpoint(self.path)
+
+
+def read_through(path: Path, resume: bool) -> list[float]:
+    """Three epochs of a student and a teacher, or what is left of them."""
+    system = BornAgainLanguageModel(model(0), optimizer=lambda p: torch.optim.SGD(p, lr=0.5))
+    system._hparams.clear()  # without the command line, an optimizer is no plain value
+    system.teacher = Frozen(model(1))
+    diary = Diary(path)
+    trainer = Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[RngState(), diary],
+        default_root_dir=path.parent,
+    )
+    loader = training_windows(TEXT, 0, 4, 5, trainer)
+    trainer.fit(system, loader, ckpt_path=path if resume else None, weights_only=True)
+    return diary.losses
+
+
+def test_a_run_goes_on_in_the_middle_of_a_text(tmp_path: Path) -> None:
+    whole = read_through(tmp_path / "middle.ckpt", resume=False)
+    assert len(whole) == 3 * 5
+    assert read_through(tmp_path / "middle.ckpt", resume=True) == whole[5 + 3 :]
 
 
 def test_perplexity_keeps_double_sums_in_half_precision() -> None:

@@ -96,6 +96,9 @@ def test_mistakes_with_a_teacher_are_told(tmp_path: Path) -> None:
         BornAgainClassifier(tiny(), teacher=tiny())
     with pytest.raises(FileNotFoundError, match=r"no file .*gone.ckpt"):
         BornAgainClassifier(tiny(), teacher=tiny(), teacher_weights=str(tmp_path / "gone.ckpt")).setup("fit")
+    (tmp_path / "torn.ckpt").write_text("no checkpoint")
+    with pytest.raises(ValueError, match=r"torn\.ckpt is no checkpoint that can be read safely"):
+        BornAgainClassifier(tiny(), teacher=tiny(), teacher_weights=str(tmp_path / "torn.ckpt")).setup("fit")
     weights = {f"student.{k}": v for k, v in WideResNet(depth=10, width=1, base_channels=2).state_dict().items()}
     torch.save({"state_dict": weights}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="holds no student that is this WideResNet"):

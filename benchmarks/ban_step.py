@@ -122,7 +122,7 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device(options.device)
     torch.set_num_threads(1)  # waiting threads would count as CPU time
-    size, steps, rounds = ((16, 1), 5, 3) if options.quick else ((28, 2), 8 if device.type == "cpu" else 100, 5)
+    size, steps, rounds = ((16, 1), 5, 3) if options.quick else ((28, 2), 8 if device.type == "cpu" else 100, 3)
     batches = [
         {
             "image": torch.randint(256, (128, 3, 32, 32), dtype=torch.uint8, device=device),

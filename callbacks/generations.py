@@ -160,6 +160,7 @@ class Generations(Callback):
         self.history: list[tuple[int, int, float]] = []
         """(generation, its epoch, monitored value) of every validation."""
         self.evaluated: Weights = {}
+        self.scaler: torch.amp.GradScaler | None = None
 
     def path(self, generation: int) -> Path:
         return self.dirpath / f"generation_{generation}.ckpt"
@@ -197,6 +198,7 @@ class Generations(Callback):
         if every is None or epochs % every or not trainer.enable_validation:
             raise ValueError("a generation must end with a validation: let check_val_every_n_epoch divide max_epochs")
         self.epochs = epochs
+        self.scaler = copy.deepcopy(getattr(trainer.precision_plugin, "scaler", None))  # unused, with its settings
         start_anew(copy.deepcopy(pl_module.student), 0)  # a student that cannot be is told now, not hours later
         self.first = self.generation = 0 if pl_module.teacher is None else 1
         trainer.fit_loop.max_epochs = epochs * (1 + self.count - self.first)
@@ -261,9 +263,8 @@ class Generations(Callback):
         start_anew(pl_module.student, self.seed + self.generation)
         self._hand_down(pl_module)
         trainer.strategy.setup_optimizers(trainer)
-        plugin = trainer.precision_plugin
-        if getattr(plugin, "scaler", None) is not None:
-            plugin.scaler = torch.amp.GradScaler(plugin.device)  # type: ignore[attr-defined]
+        if self.scaler is not None:
+            trainer.precision_plugin.scaler = copy.deepcopy(self.scaler)  # type: ignore[attr-defined]
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             average = getattr(callback, "_average_model", None)
             if average is not None:

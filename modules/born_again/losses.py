@@ -1,7 +1,8 @@
 """What a student learns from its teacher (section 3 of the paper). Temperature is 1; all results are batch means.
 
 Letters: B samples, n classes. Logits [..., n] may have any number of leading dimensions, labels [...] go with them; a
-sample is a position of these. Labels of -100 stand for no sample at all. The teacher's logits carry no gradient.
+sample is a position of these. In texts, labels [T, N] of -100 stand for no sample at all. The teacher's logits carry
+no gradient.
 """
 
 import torch
@@ -18,8 +19,9 @@ def per_sample(student: Tensor, target: Tensor) -> Tensor:
 
 def with_samples(student: Tensor, teacher: Tensor, label: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The same as [B, n], [B, n] and [B], in float32, without the positions that are no samples."""
+    is_text = label.ndim > 1  # images have no such labels, and to look for them makes a GPU wait
     student, teacher, label = student.flatten(0, -2), teacher.flatten(0, -2), label.flatten()
-    if bool((label == NO_LABEL).any()):
+    if is_text and bool((label == NO_LABEL).any()):
         kept = label != NO_LABEL
         student, teacher, label = student[kept], teacher[kept], label[kept]
     return student.float(), teacher.float(), label

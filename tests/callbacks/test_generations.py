@@ -12,6 +12,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -266,6 +267,22 @@ def test_an_average_that_starts_late_is_not_that_of_the_generation_before(tmp_pa
     start_anew(fresh, 7 + 1)
     weights = weights_in(tmp_path / "checkpoints/generation_1.ckpt")
     assert torch.equal(weights["0.weight"], fresh[0].weight)
+
+
+class Scales(Callback):
+    def __init__(self) -> None:
+        self.values: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, *args: object) -> None:
+        self.values.append(trainer.precision_plugin.scaler.get_scale())  # type: ignore[attr-defined]
+
+
+def test_the_gradient_scaler_starts_anew_with_its_settings(tmp_path: Path) -> None:
+    scales = Scales()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0, growth_interval=4)
+    run(tmp_path, others=[scales], plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+    one = [2.0] * 3 + [4.0] * 4 + [8.0] * 2
+    assert scales.values == 3 * one
 
 
 def test_a_foreign_or_missing_teacher_is_refused(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def read_mat(path: Path, points_key: str, label_key: str) -> tuple[Tensor, Tenso
     try:
         content = loadmat(path, variable_names=[points_key, label_key])
         points, label = content[points_key], content[label_key].reshape(-1)
-    except (ValueError, KeyError, TypeError, NotImplementedError, OSError, MatReadError) as error:
+    except (ValueError, LookupError, TypeError, NotImplementedError, OSError, EOFError, MatReadError) as error:
         raise ValueError(f"{path} is not a MATLAB file with {points_key} and {label_key}: {error}") from None
     is_matrix = points.ndim == 2 and points.dtype.kind in "uif" and label.dtype.kind in "uif"
     if not is_matrix or len(points) != len(label):

@@ -28,9 +28,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from modules.components.checkpoint_file import CheckpointError
 from modules.components.coding.container import MAGIC, CorruptFileError, pack, unpack
 from modules.components.coding.exact_image import SUFFIXES, read_exact, replace_with, write_png
-from modules.components.coding.model_file import ModelFileError, load_network, read_network_config, save_weights
+from modules.components.coding.model_file import load_network, read_network_config, save_weights
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 DEFAULT_MODEL = "l3c"
@@ -56,13 +57,13 @@ def load_codec(path: Path, **options: Any) -> Any:
     """The codec of a weights file or checkpoint.
 
     Raises:
-        FileNotFoundError, ModelFileError: if it cannot be loaded or its method has no codec.
+        FileNotFoundError, CheckpointError: if it cannot be loaded or its method has no codec.
     """
     method, network = load_network(path)
     try:
         codec_class = importlib.import_module(f"modules.{method}.codec").Codec
     except ImportError as error:
-        raise ModelFileError(f"{path}: the method {method} has no codec") from error
+        raise CheckpointError(f"{path}: the method {method} has no codec") from error
     return codec_class(network, **options)
 
 

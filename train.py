@@ -20,6 +20,7 @@ from callbacks import quiet, run_folder, wandb_session
 from callbacks.checkpoint_on_signal import exit_on_signal
 from callbacks.plain_errors import PlainErrorParser, one_line_errors
 from callbacks.run_record import RunRecord, describe, fingerprint, print_summary, save_result, summarize
+from modules.components import checkpoint_file
 
 DEFAULTS = str(Path(__file__).with_name("configs") / "trainer.yaml")
 
@@ -38,6 +39,8 @@ class ParsimonyCLI(LightningCLI):
         config = self.config[self.subcommand]
         self.description = describe(self._parser(self.subcommand), config)
         self.folder = run_folder.place(config, str(self.subcommand), fingerprint(self.description))
+        if config.ckpt_path and "://" not in config.ckpt_path:
+            checkpoint_file.require(config.ckpt_path, training=self.subcommand == "fit")
         self.save_config_kwargs = {"description": self.description, "subcommand": self.subcommand}
 
     def _run_subcommand(self, subcommand: str) -> None:

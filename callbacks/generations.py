@@ -17,6 +17,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from callbacks.generation_curves import curves_figure
+from modules.components.checkpoint_file import CheckpointError, read_checkpoint
 from modules.components.frozen import Frozen
 
 Weights = dict[str, Tensor]
@@ -82,16 +83,14 @@ def read(path: Path) -> tuple[Kept, Weights]:
     """What a generation's file says of itself, and the module's weights, mapped, not read.
 
     Raises:
-        ValueError: for a damaged file, or another one.
+        FileNotFoundError: if there is no such file.
+        CheckpointError: for a damaged file, or another one.
     """
+    content = read_checkpoint(path, mmap=True)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return Kept(*content["generation"]), content["state_dict"]
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch.load raises whatever the damage provokes
-        reason = str(error).split("\n", 1)[0]
-        raise ValueError(f"{path} is damaged or not a generation's file ({reason}); put the right one there") from error
+    except (KeyError, TypeError):
+        raise CheckpointError(f"{path} is not a generation's file; put the right one there") from None
 
 
 def ensembles(generations: list[int]) -> dict[str, list[int]]:

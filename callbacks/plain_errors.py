@@ -63,6 +63,19 @@ def with_suggestion(text: str, options: Iterable[str] = ()) -> str:
     return f"{text} (did you mean {near[0]}?)" if near else text
 
 
+def misfit(message: str) -> str:
+    """The list of every name, which load_state_dict makes of another network's weights, as counts and examples."""
+    parts = []
+    for kind in ("Missing", "Unexpected"):
+        if found := re.search(rf"{kind} key\(s\) in state_dict: (.*?)\. *(?:\n|$)", message):
+            names = found[1].split(", ")
+            parts.append(f"{len(names)} {kind.lower()} ({names[0]})")
+    if shapes := re.findall(r"size mismatch for ([\w.]+)", message):
+        parts.append(f"{len(shapes)} of another shape ({shapes[0]})")
+    name = message.split("state_dict for ", 1)[-1].split(":", 1)[0]
+    return f"the checkpoint does not fit {name}: weights {', '.join(parts)}; give its own config, or another file"
+
+
 def leave(text: str) -> NoReturn:
     print(f"error: {text}", file=sys.stderr)
     raise SystemExit(2)
@@ -89,3 +102,7 @@ def one_line_errors() -> Iterator[None]:
         if os.environ.get("PARSIMONY_DEBUG"):
             raise
         leave(one_line(str(error)))
+    except RuntimeError as error:
+        if os.environ.get("PARSIMONY_DEBUG") or not str(error).startswith("Error(s) in loading state_dict"):
+            raise
+        leave(misfit(str(error)))

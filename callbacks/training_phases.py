@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from modules.components.checkpoint_file import read_checkpoint
+
 SETTINGS = {"name", "epochs", "head", "train_features", "lr"}
 
 
@@ -125,6 +127,6 @@ class TrainingPhases(Callback):
             return
         if not self.path.is_file():
             raise FileNotFoundError(f"no file {self.path}, the best checkpoint of the phase that ended: resume there")
-        content = torch.load(self.path, map_location=pl_module.device, weights_only=True)
+        content = read_checkpoint(self.path, pl_module.device)
         pl_module.load_state_dict(content["state_dict"])
         trainer.optimizers[0].load_state_dict(content["optimizer_states"][0])

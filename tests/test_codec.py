@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 import codec
-from modules.components.coding.model_file import ModelFileError, load_network, save_weights
+from modules.components.checkpoint_file import CheckpointError
+from modules.components.coding.model_file import load_network, save_weights
 from modules.l3c.nets import L3CNet
 
 NETWORK = {"class_path": "modules.l3c.nets.L3CNet", "init_args": {"channels": 8, "num_blocks": 1}}
@@ -165,7 +166,7 @@ def test_mistakes_in_the_call_are_one_line_and_exit_code_2(arguments, message, c
 )
 def test_strange_weights_are_refused(content):
     torch.save(content, "strange.pt")
-    with pytest.raises(ModelFileError, match=r"strange\.pt"):
+    with pytest.raises(CheckpointError, match=r"strange\.pt"):
         load_network(Path("strange.pt"))
 
 
@@ -176,7 +177,7 @@ class Evil:
 
 def test_weights_cannot_run_code():
     torch.save({"format": 1, "network": Evil()}, "evil.pt")
-    with pytest.raises(ModelFileError):
+    with pytest.raises(CheckpointError):
         load_network(Path("evil.pt"))
     assert not Path("pwned").exists()
 

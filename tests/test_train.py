@@ -80,17 +80,33 @@ def result(number: str = "000", command: str = "fit") -> dict[str, Any]:
         (["--data.init_args.root=/nowhere"], "no points in /nowhere"),
         (["--data.init_args.batch_size=0"], "batch_size must be at least 1, not 0"),
         (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt: no such file"),
+        (["--ckpt_path=toy.yaml"], "toy.yaml is damaged or no checkpoint that can be read safely"),
+        (["--ckpt_path=half.ckpt"], "half.ckpt is damaged or no checkpoint that can be read safely"),
+        (["--ckpt_path=code.ckpt"], "code.ckpt is damaged or no checkpoint that can be read safely"),
+        (["--ckpt_path=numbers.ckpt"], "numbers.ckpt is no checkpoint: it holds a list"),
+        (["--ckpt_path=weights.ckpt"], "weights.ckpt holds weights only"),
+        (["--ckpt_path=other.ckpt"], 'does not fit Toy: weights 4 missing ("network.layers.0.weight'),
     ],
 )
 def test_a_mistake_is_one_line(options: list[str], line: str, capfd: pytest.CaptureFixture) -> None:
     Path("unknown.yaml").write_text("modle: 3\n")
     Path("include.yaml").write_text("data: ../data/nowhere.yaml\n")
+    wrong_checkpoints()
     with pytest.raises(SystemExit) as stop:
         fit(*options)
     assert stop.value.code == 2
     errors = capfd.readouterr().err
     assert line in errors.strip().splitlines()[-1]
     assert errors.count("error: ") == 1 and "Traceback" not in errors
+
+
+def wrong_checkpoints() -> None:
+    nothing: dict[str, Any] = {"state_dict": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
+    torch.save({"state_dict": {}}, "weights.ckpt")
+    torch.save(nothing | {"pytorch-lightning_version": "2.6.0"}, "other.ckpt")
+    torch.save([1, 2], "numbers.ckpt")
+    torch.save({"state_dict": {}, "callback": print}, "code.ckpt")
+    Path("half.ckpt").write_bytes(Path("other.ckpt").read_bytes()[:-100])
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from modules.components.checkpoint_file import read_checkpoint
 from modules.ecg import nets
 from modules.ecg.augmentation import REFERENCE_LENGTH
 from modules.ecg.recordings import TARGET_RATE, Recording, Window, read_window, window_edges
@@ -53,14 +54,8 @@ def load_classifier(path: Path) -> Classifier:
         FileNotFoundError: if there is no such file.
         ValueError: if it holds no classifier of this project, or cannot be read safely.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever the damage provokes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
-    if not isinstance(content, dict) or not {"hyper_parameters", "state_dict"} <= set(content):
+    content = read_checkpoint(path)
+    if not {"hyper_parameters", "state_dict"} <= set(content):
         raise ValueError(f"{path} is no checkpoint of an ECG classifier")
     settings = content["hyper_parameters"]
     classifier = Classifier(network_of(settings, path), bool(settings.get("truncate_spectrogram", False)))

@@ -13,11 +13,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from modules.components.checkpoint_file import CheckpointError, read_checkpoint
+
 FORMAT = 1
-
-
-class ModelFileError(ValueError):
-    """A file that holds no network this project can build."""
 
 
 class NetworkFile(NamedTuple):
@@ -46,25 +44,20 @@ def read_network_config(path: Path) -> tuple[dict[str, Any], dict[str, torch.Ten
     """The network's {"class_path", "init_args"} and state, of a weights file or a Lightning checkpoint.
 
     Raises:
-        ModelFileError: if the file is neither.
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if the file is neither.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # torch.load raises whatever the damage provokes
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ModelFileError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
-    if isinstance(content, dict) and content.get("format") == FORMAT:
+    content = read_checkpoint(path)
+    if content.get("format") == FORMAT:
         config, state = content.get("network"), content.get("state_dict")
-    elif isinstance(content, dict) and "hyper_parameters" in content:
+    elif "hyper_parameters" in content:
         config = content["hyper_parameters"].get("network")
         prefix = "network."
         state = {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
     else:
-        raise ModelFileError(f"{path} is neither exported weights nor a Lightning checkpoint of this project")
+        raise CheckpointError(f"{path} is neither exported weights nor a Lightning checkpoint of this project")
     if not (isinstance(config, dict) and isinstance(config.get("class_path"), str) and isinstance(state, dict)):
-        raise ModelFileError(f"{path} does not say which network it holds")
+        raise CheckpointError(f"{path} does not say which network it holds")
     return {"class_path": config["class_path"], "init_args": dict(config.get("init_args") or {})}, state
 
 
@@ -73,12 +66,12 @@ def load_network(path: Path) -> NetworkFile:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ModelFileError: if it holds something else, or a class outside ``modules.<method>.nets``.
+        CheckpointError: if it holds something else, or a class outside ``modules.<method>.nets``.
     """
     config, state = read_network_config(path)
     parts = re.fullmatch(r"modules\.([a-z][a-z0-9_]*)\.nets\.([A-Za-z]\w*)", config["class_path"])
     if parts is None:
-        raise ModelFileError(f"{path} names {config['class_path']}, which is not a network of this project")
+        raise CheckpointError(f"{path} names {config['class_path']}, which is not a network of this project")
     method, class_name = parts.groups()
     try:
         network_class = getattr(importlib.import_module(f"modules.{method}.nets"), class_name)
@@ -86,5 +79,5 @@ def load_network(path: Path) -> NetworkFile:
         network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     except (ImportError, AttributeError, TypeError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ModelFileError(f"{path} does not fit {config['class_path']}: {reason}") from error
+        raise CheckpointError(f"{path} does not fit {config['class_path']}: {reason}") from error
     return NetworkFile(method, network.eval())

@@ -94,10 +94,10 @@ def test_a_teacher_is_read_from_a_checkpoint(tmp_path: Path) -> None:
 def test_mistakes_with_a_teacher_are_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs both"):
         BornAgainClassifier(tiny(), teacher=tiny())
-    with pytest.raises(FileNotFoundError, match=r"no file .*gone.ckpt"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint .*gone.ckpt"):
         BornAgainClassifier(tiny(), teacher=tiny(), teacher_weights=str(tmp_path / "gone.ckpt")).setup("fit")
     (tmp_path / "torn.ckpt").write_text("no checkpoint")
-    with pytest.raises(ValueError, match=r"torn\.ckpt is no checkpoint that can be read safely"):
+    with pytest.raises(ValueError, match=r"torn\.ckpt is damaged or no checkpoint that can be read safely"):
         BornAgainClassifier(tiny(), teacher=tiny(), teacher_weights=str(tmp_path / "torn.ckpt")).setup("fit")
     weights = {f"student.{k}": v for k, v in WideResNet(depth=10, width=1, base_channels=2).state_dict().items()}
     torch.save({"state_dict": weights}, tmp_path / "other.ckpt")

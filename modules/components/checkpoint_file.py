@@ -1,0 +1,48 @@
+"""Checkpoints from anywhere: read without pickle, or refused in one line."""
+
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+TRAINING_STATE = ("optimizer_states", "lr_schedulers", "loops")
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint of this project, or not the one that is needed."""
+
+
+def read_checkpoint(path: Path | str, device: torch.device | str = "cpu", mmap: bool = False) -> dict[str, Any]:
+    """The content of a checkpoint or weights file; with ``mmap`` its tensors stay on disk until they are used.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if it is damaged, would run code, or holds no dictionary.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    try:
+        can_map = mmap and zipfile.is_zipfile(path)  # not what torch wrote before 1.6
+        content = torch.load(path, map_location=device, weights_only=True, mmap=can_map)
+    except Exception as error:  # torch.load raises whatever the damage provokes
+        reason = re.split(r"\n|\. ", str(error))[0] or type(error).__name__
+        raise CheckpointError(f"{path} is damaged or no checkpoint that can be read safely: {reason}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
+    return content
+
+
+def require(path: Path | str, training: bool) -> None:
+    """See before anything is built that ``path`` can be loaded, and with ``training`` that fit can go on from it.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as ``read_checkpoint``; the latter also where there are no weights, or
+            nothing but weights for a training.
+    """
+    content = read_checkpoint(path, mmap=True)
+    if "state_dict" not in content:
+        raise CheckpointError(f"{path} is no checkpoint of a run: it has no state_dict")
+    if training and not all(key in content for key in TRAINING_STATE):
+        raise CheckpointError(f"{path} holds weights only: test and predict take it, but fit goes on from a last.ckpt")

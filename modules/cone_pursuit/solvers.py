@@ -82,22 +82,26 @@ class _State:
         self.coefficients = torch.where(active[:, None], coefficients, self.coefficients)
         self.x = torch.where(active[:, None], torch.einsum("bk,bkd->bd", coefficients, atoms), self.x)
 
-    def away(self, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def away(self, gradient: Tensor, toward: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(slot, atom, <g, atom>) of the active atom that points most along the gradient; the origin if none does.
 
-        Of those that tie it is the origin, else the first one of the dictionary.
+        Of those that tie, the origin among them, it is the one nearest to ``toward``: the shorter the direction, the
+        more an exact step descends.
         """
         if not self.atoms.shape[1]:
             return torch.zeros_like(self.drops), torch.zeros_like(gradient), gradient.new_zeros(len(gradient))
         inner = torch.einsum("bkd,bd->bk", self.atoms, gradient)
         scores = torch.where(self.coefficients > 0, inner, -torch.inf)
         margin = self.atoms.norm(dim=2).amax(1) * tie(gradient)
-        best = scores.amax(1)
+        best = scores.amax(1).clamp_min(0)
         is_tied = scores >= (best - margin)[:, None]
-        slot = torch.where(is_tied, self.keys, torch.iinfo(torch.long).max).argmin(1)
-        score, is_away = scores.gather(1, slot[:, None]).squeeze(1), best > margin
+        distances = torch.where(is_tied, (self.atoms - toward[:, None]).square().sum(2), torch.inf)
+        nearest = distances.amin(1)
+        is_nearest = distances <= (nearest * (1 + 1e-12))[:, None]  # equally near: the first one of the dictionary
+        slot = torch.where(is_nearest, self.keys, torch.iinfo(torch.long).max).argmin(1)
+        is_away = (best > margin) | (nearest < toward.square().sum(1) * (1 - 1e-12))
         atom = self.atoms[torch.arange(len(slot), device=slot.device), slot] * is_away[:, None]
-        return slot, atom, torch.where(is_away, score, 0.0)
+        return slot, atom, torch.where(is_away, scores.gather(1, slot[:, None]).squeeze(1).clamp_min(0), 0.0)
 
 
 def step_size(objective: Objective, x: Tensor, direction: Tensor, gap: Tensor, limit: Tensor) -> Tensor:
@@ -132,9 +136,9 @@ def _nnmp_step(state: _State, gradient: Tensor, atom: Tensor, slot: Tensor, acti
 
 def _away_step(state: _State, gradient: Tensor, atom: Tensor, slot: Tensor, active: Tensor, pairwise: bool) -> None:
     """AMP: towards z or away from v. PWMP: both at once. A step as long as v's coefficient drops v."""
-    away_slot, away_atom, away_score = state.away(gradient)
+    away_slot, away_atom, away_score = state.away(gradient, atom if pairwise else torch.zeros_like(atom))
     toward = -(gradient * atom).sum(1)
-    uses_away = (away_score > 0) & (pairwise | (away_score > toward))
+    uses_away = away_atom.any(1) & (pairwise | (away_score > toward))
     uses_toward = (toward > 0) & (pairwise | ~uses_away)
     direction = uses_toward[:, None] * atom - uses_away[:, None] * away_atom
     gap = uses_toward * toward + uses_away * away_score
@@ -152,18 +156,25 @@ def _away_step(state: _State, gradient: Tensor, atom: Tensor, slot: Tensor, acti
 
 def _corrective_step(state: _State, gradient: Tensor, active: Tensor, exact: bool) -> None:
     """Variant 0: project x - g / L onto the cone of the atoms met. Variant 1: minimise f on it."""
+    refit = getattr(state.objective, "refit", None)
+    if exact and refit is not None:
+        _set_coefficients(state, refit(state.atoms, state.coefficients), active)
+        return
     smoothness = state.objective.smoothness or 1.0
     target = state.x - gradient / smoothness
     rounds = 1 if not exact or _is_least_squares(state.objective) else 200
     for _ in range(rounds):
-        new = project(state.atoms, target)
-        state.drops += active & ((state.coefficients > 0) & (new <= 0)).any(1)
-        state.coefficients = torch.where(active[:, None], new, state.coefficients)
-        state.x = torch.einsum("bk,bkd->bd", state.coefficients, state.atoms)
+        _set_coefficients(state, project(state.atoms, target), active)
         if rounds > 1:
             before, target = target, state.x - state.objective.gradient(state.x) / smoothness
             if float((target - before).abs().max()) < 1e-12:
                 break
+
+
+def _set_coefficients(state: _State, new: Tensor, active: Tensor) -> None:
+    state.drops += active & ((state.coefficients > 0) & (new <= 0)).any(1)
+    state.coefficients = torch.where(active[:, None], new, state.coefficients)
+    state.x = torch.einsum("bk,bkd->bd", state.coefficients, state.atoms)
 
 
 def _is_least_squares(objective: Objective) -> bool:
@@ -220,8 +231,9 @@ def pursue(
     tolerance: float = 1e-12,
     max_atoms: int | None = None,
     correct: Correction | None = None,
+    start: tuple[Tensor, Tensor] | None = None,
 ) -> Result:
-    """Minimise ``objective`` over the cone of the oracle's atoms, from x = 0.
+    """Minimise ``objective`` over the cone of the oracle's atoms.
 
     Args:
         like: [B, d], gives the shape, the precision and the device of x.
@@ -232,6 +244,7 @@ def pursue(
         max_atoms: a problem stops before it would hold more active atoms.
         correct: maps atoms [B, K, d] and coefficients [B, K] to better ones after every iteration (the optional
             non-convex correction of Alg. 4). Only for oracles without keys, since the atoms move.
+        start: atoms [B, K, d] without keys and coefficients [B, K] to begin with; x = 0 if not given.
 
     Raises:
         ValueError: for an unknown algorithm, numbers out of range, or data with NaN or infinity.
@@ -241,11 +254,15 @@ def pursue(
     if max_iterations < 1 or tolerance < 0 or (max_atoms is not None and max_atoms < 1):
         raise ValueError(f"need max_iterations >= 1, tolerance >= 0, max_atoms >= 1, not {max_iterations, tolerance}")
     state = _State(objective, like.shape[0], like.shape[1], like)
+    if start is not None:
+        state.atoms, state.coefficients = start[0].clone(), start[1].clone()
+        state.keys = torch.full_like(start[1], NEW, dtype=torch.long)
+        state.x = torch.einsum("bk,bkd->bd", state.coefficients, state.atoms)
     gradient = objective.gradient(state.x)
     if not bool(torch.isfinite(gradient).all()):
-        raise ValueError("the gradient at 0 holds NaN or infinity: look at the data")
+        raise ValueError("the first gradient holds NaN or infinity: look at the data")
     size, values = gradient.norm(dim=1), [objective.value(state.x)]
-    counts = [torch.zeros_like(state.drops)]
+    counts = [(state.coefficients > 0).sum(1)]
     active = size > 0
     for _ in range(max_iterations):
         atom, key = oracle(gradient)

@@ -1,6 +1,7 @@
 """Cone pursuit against nnls, its own bookkeeping, and the worked case of the sheet."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_order_of_the_algorithms() -> None:
 
 
 def test_the_sheets_table() -> None:
-    """Mean suboptimality of the sheet's own 20 problems, every digit it gives. PWMP is not here: see the next test."""
+    """Mean suboptimality of the sheet's own 20 problems, every digit it gives. PWMP's depend on ties: see below."""
     sheet = {
         "nnmp": {1: 3388, 5: 1394, 10: 720, 20: 322, 30: 185, 50: 82},
         "amp": {1: 3388, 5: 1084, 10: 291, 20: 36, 30: 8.9, 50: 1.6},
@@ -92,8 +93,11 @@ def test_the_sheets_table() -> None:
             assert mean == pytest.approx(number, abs=0.5 if number >= 36 else 0.05)
 
 
-def pairwise(atoms: np.ndarray, y: np.ndarray, steps: int) -> list[float]:
-    """PWMP by the sheet's pseudo-code; of atoms that tie the first one, the origin before all."""
+Choice = Callable[[np.ndarray], np.intp]
+
+
+def pairwise(atoms: np.ndarray, y: np.ndarray, steps: int, choose: Choice = np.argmin) -> list[float]:
+    """PWMP by the sheet's pseudo-code; ``choose`` takes one of the away atoms that tie by their distances to z."""
     atoms = np.c_[np.zeros(len(y)), atoms]
     x, alpha, values = np.zeros(len(y)), np.zeros(atoms.shape[1]), []
     for _ in range(steps):
@@ -101,7 +105,8 @@ def pairwise(atoms: np.ndarray, y: np.ndarray, steps: int) -> list[float]:
         close = 1e-10 * np.linalg.norm(x - y)
         z = int(np.flatnonzero(inner <= inner.min() + close)[0])
         held = np.where((alpha > 0) | (np.arange(len(alpha)) == 0), inner, -np.inf)
-        v = int(np.flatnonzero(held >= held.max() - close)[0])
+        tied = np.flatnonzero(held >= held.max() - close)
+        v = int(tied[choose(((atoms[:, tied] - atoms[:, [z]]) ** 2).sum(0).round(12))])
         direction = atoms[:, z] - atoms[:, v]
         if not direction.any():
             break
@@ -111,6 +116,24 @@ def pairwise(atoms: np.ndarray, y: np.ndarray, steps: int) -> list[float]:
         x = x + gamma * direction
         values.append(0.5 * float((x - y) @ (x - y)))
     return values
+
+
+def test_the_sheets_pairwise_numbers_are_among_those_that_ties_allow() -> None:
+    """Decided at random, the ties spread the means of the 20 problems around the sheet's 117, 7.4, 0.08; decided for
+    the shortest direction they give less."""
+    random = np.random.default_rng(0)
+    problems = [draw_problem(50, 100, 10, 5.0, random) for _ in range(20)]
+    steps, sheet = np.array([5, 10, 20]) - 1, np.array([117, 7.4, 0.08])
+    optima = [scipy_nnls(atoms.numpy(), y.numpy())[1] ** 2 for atoms, y in problems]
+
+    def mean(choose: Choice) -> np.ndarray:
+        curves = [2 * np.array(pairwise(atoms.numpy(), y.numpy(), 20, choose)) for atoms, y in problems]
+        return np.mean([curve[steps] - optimum for curve, optimum in zip(curves, optima, strict=True)], 0)
+
+    at_random = np.array([mean(lambda distances: random.integers(len(distances))) for _ in range(30)])
+    assert (at_random.min(0) < sheet).all()
+    assert (at_random.max(0) > sheet - [0.5, 0.05, 0.005]).all()
+    np.testing.assert_allclose(mean(np.argmin), [94.385, 7.321, 0.0606], rtol=1e-3)
 
 
 def test_pairwise_steps_are_the_pseudo_codes_whatever_the_rounding() -> None:

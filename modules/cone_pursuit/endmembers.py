@@ -1,7 +1,7 @@
-"""Pixels that may serve as endmembers of a hyperspectral image: SPA, VCA and XRAY.
+"""Pixels that may serve as endmembers of a hyperspectral image: SPA, VCA, XRAY and SNPA; H2NMF is hierarchical.py.
 
 Letters: N pixels, d bands, r endmembers. Each function maps non-negative pixels [N, d] to r different rows, int64 [r].
-SPA and VCA scale the pixels to sum 1, which puts mixtures of r endmembers into the simplex that these span.
+SPA, VCA and SNPA scale the pixels to sum 1, which puts mixtures of r endmembers into the simplex that these span.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from modules.cone_pursuit.hierarchical import cluster_pixels
 from modules.cone_pursuit.nnls import nnls
+
+TIE = 1e-6
+"""Squared distances that differ by less than this share count as equal."""
+FEASIBLE, ROUNDS = 1e-11, 100
+"""By how much coefficients may sum to more than 1, and steps of the search for their multiplier."""
 
 
 def sum_to_one(pixels: Tensor) -> Tensor:
@@ -68,23 +74,86 @@ def extreme_rays(pixels: Tensor, number: int) -> Tensor:
     return torch.tensor(taken)
 
 
+def hull_residuals(pixels: Tensor, corners: Tensor) -> Tensor:
+    """Pixels [N, d] minus the points next to them in the convex hull of the origin and ``corners`` [r, d] of sum 1.
+
+    That is min |y - W x|^2 over x >= 0 with sum x <= 1. Where non-negative least squares alone breaks the second rule,
+    the sum's multiplier m makes it hold with equality. Since the corners sum to 1, m sum x = m 1^T W x, so that x is
+    the non-negative least-squares solution for y - m 1. Its sum is continuous, piecewise linear and never grows in m:
+    Newton's steps, with bisection where they leave the bracket, end at the root up to FEASIBLE.
+    """
+    columns = corners.T.contiguous()
+    codes = nnls(columns, pixels).coefficients
+    rows = (codes.sum(1) > 1 + FEASIBLE).nonzero().squeeze(1)
+    multiplier, low = pixels.new_zeros(len(rows)), pixels.new_zeros(len(rows))
+    high = (pixels[rows] @ columns).amax(1)  # here x = 0
+    for _ in range(ROUNDS):
+        excess = codes[rows].sum(1) - 1
+        kept = excess.abs() > FEASIBLE
+        if not kept.any():
+            break
+        rows, excess, multiplier, low, high = (part[kept] for part in (rows, excess, multiplier, low, high))
+        low, high = torch.where(excess > 0, multiplier, low), torch.where(excess > 0, high, multiplier)
+        multiplier = multiplier + excess / steepness(columns, codes[rows] > 0)
+        is_inside = (low < multiplier) & (multiplier < high)
+        multiplier = torch.where(is_inside, multiplier, (low + high) / 2)
+        codes[rows] = nnls(columns, pixels[rows] - multiplier[:, None]).coefficients
+    return pixels - codes @ corners
+
+
+def steepness(columns: Tensor, is_active: Tensor) -> Tensor:
+    """1^T (W_S^T W_S)^-1 1 for each row S of ``is_active`` [N, r]: how fast the sum falls while S stays active."""
+    share = is_active.to(columns)
+    gram = columns.T @ columns * share[:, :, None] * share[:, None] + torch.diag_embed(1 - share)
+    return (torch.linalg.solve_ex(gram, share)[0] * share).sum(1)
+
+
+def successive_nonnegative_projection(pixels: Tensor, number: int) -> Tensor:
+    """SNPA (Gillis 2014): the longest pixel, then the one farthest from the convex hull of the origin and those taken.
+
+    The distance is a convex function of the pixel, thus largest at a corner of the data; of equally far pixels, which
+    may lie on a face, the longest is taken. There may be more corners than bands.
+    """
+    pixels = sum_to_one(pixels)
+    lengths, rest = pixels.square().sum(1), pixels
+    taken: list[int] = []
+    while True:
+        distances = rest.square().sum(1)
+        distances[taken] = -1.0
+        is_far = distances >= (1 - TIE) * distances.max()
+        taken.append(int(torch.where(is_far, lengths, -1.0).argmax()))
+        if len(taken) == number:
+            return torch.tensor(taken)
+        rest = hull_residuals(pixels, pixels[taken])
+
+
 EXTRACTIONS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "spa": successive_projection,
     "vca": vertex_components,
     "xray": extreme_rays,
+    "h2nmf": cluster_pixels,
+    "snpa": successive_nonnegative_projection,
 }
+NEEDS_BANDS = ("spa", "vca")
+"""They take linearly independent pixels only."""
 
 
 def extract(pixels: Tensor, number: int, name: str) -> Tensor:
-    """Rows int64 [number] of the endmembers.
+    """Rows int64 [number] of the endmembers; the arithmetic is float64.
+
+    Where fewer than ``number`` pixels differ, h2nmf raises an error and the others fill up with any further rows.
 
     Raises:
-        ValueError: for an unknown name, negative or infinite pixels, and more endmembers than pixels or bands.
+        ValueError: for an unknown name, negative or infinite pixels, more endmembers than pixels or, for spa and vca,
+            than bands.
     """
     if name not in EXTRACTIONS:
         raise ValueError(f"unknown extraction {name}: choose one of {', '.join(EXTRACTIONS)}")
-    if not bool(torch.isfinite(pixels).all()) or float(pixels.min()) < 0:
+    if not bool((torch.isfinite(pixels) & (pixels >= 0)).all()):
         raise ValueError("the pixels hold NaN, infinity or negative numbers")
-    if not 1 <= number <= min(pixels.shape):
-        raise ValueError(f"{number} endmembers cannot be taken from {len(pixels)} pixels of {pixels.shape[1]} bands")
-    return EXTRACTIONS[name](pixels, number)
+    if not 1 <= number <= len(pixels):
+        raise ValueError(f"{number} endmembers cannot be taken from {len(pixels)} pixels")
+    if name in NEEDS_BANDS and number > pixels.shape[1]:
+        others = ", ".join(other for other in EXTRACTIONS if other not in NEEDS_BANDS)
+        raise ValueError(f"{number} endmembers are too many for {name} on {pixels.shape[1]} bands: choose {others}")
+    return EXTRACTIONS[name](pixels.double(), number)

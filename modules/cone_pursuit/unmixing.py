@@ -46,7 +46,7 @@ class Unmixing(Study):
 
     Args:
         num_endmembers: r.
-        extractions: spa, vca, xray.
+        extractions: spa, vca, xray, h2nmf, snpa; all of them if not given.
         algorithms: nnmp, amp, pwmp, fcmp0, fcmp1, hals (from zero, one iteration is a sweep), nnls (exact).
         max_iterations: of each solver; the paper gives all of them 10.
     """

@@ -1,37 +1,76 @@
 """Non-negative matrix and tensor factorisation by cone pursuit over rank-one atoms (sections 5.2 and 5.5)."""
 
-from typing import Any
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from modules.cone_pursuit.factors import HalsCorrection, compose, decompose, hals
+from modules.cone_pursuit.factors import FactorCorrection, Update, compose, decompose, hals, total, unit_terms
 from modules.cone_pursuit.gathering import Batch, Study, all_items
+from modules.cone_pursuit.kullback_leibler import best_rank_one, ccd, multiplicative, weigh
 from modules.cone_pursuit.nnls import nnls
-from modules.cone_pursuit.objectives import LeastSquares
+from modules.cone_pursuit.objectives import KullbackLeibler, LeastSquares
 from modules.cone_pursuit.oracles import RankOne
 from modules.cone_pursuit.solvers import ALGORITHMS, pursue
 
-HALS = "hals"
 Found = dict[int, tuple[list[float], list[Tensor]]]
 """By rank: objectives, of every start, and factors."""
 
 
-class Factorization(Study):
-    """Approximate the gathered array [N, ...] by a sum of non-negative rank-one terms, in 0.5 |Y - X|_F^2.
+class Loss(NamedTuple):
+    objective: type[LeastSquares] | type[KullbackLeibler]
+    correct: Update
+    correction: int  # sweeps of it after each iteration of a pursuit
+    baselines: dict[str, tuple[Update, int]]  # and their sweeps
+    pursuits: list[str]  # of the algorithms, those run by default
+    code: Callable[[Tensor, Tensor], Tensor]  # atoms [K, d], points [B, d] -> weights [B, K]
 
-    A pursuit adds terms one after the other and corrects all of them after each iteration; HALS from random factors,
-    for every rank anew, is the baseline. Records for callbacks/study_table.py: ``with_rank``, ``objective``,
-    ``relative_error`` |Y - X|_F / |Y|_F. The best factors are kept in the checkpoint, and ``predict`` codes new items
-    of the first mode by them, exactly.
+
+LOSSES = {
+    "squared": Loss(
+        objective=LeastSquares,
+        correct=hals,
+        correction=20,
+        baselines={"hals": (partial(hals, floor=1e-16), 100)},
+        pursuits=["nnmp", "amp", "pwmp", "fcmp1"],
+        code=lambda atoms, points: nnls(atoms.T.contiguous(), points).coefficients,
+    ),
+    "kullback_leibler": Loss(
+        objective=KullbackLeibler,
+        correct=multiplicative,
+        correction=240,
+        baselines={"multiplicative": (multiplicative, 1200), "ccd": (ccd, 100)},
+        pursuits=["nnmp", "amp", "pwmp", "fcmp0", "fcmp1"],
+        code=weigh,
+    ),
+}
+
+
+class Factorization(Study):
+    """Approximate the gathered array [N, ...] by a sum X of non-negative rank-one terms.
+
+    A pursuit adds terms one after the other and corrects all of them after each iteration; a baseline corrects random
+    factors, for every rank anew. The squared loss is 0.5 |Y - X|_F^2: pursuits begin at 0, HALS corrects. The
+    Kullback-Leibler loss is sum (y log(y / x) - y + x): pursuits begin at the best array of rank one, which counts as
+    their first term, since the gradient at 0 is without bound; multiplicative updates correct.
+
+    Records for callbacks/study_table.py: ``with_rank``, ``objective`` and, for the squared loss, ``relative_error``
+    |Y - X|_F / |Y|_F. Logged: their means at the largest rank and the CPU seconds of all ranks and starts. The best
+    factors are kept in the checkpoint, and ``predict`` codes new items of the first mode by them, exactly.
 
     Args:
         ranks: at which to measure; the largest one ends a pursuit.
-        algorithms: nnmp, amp, pwmp, fcmp0, fcmp1, hals.
-        correction: sweeps of HALS after each iteration of a pursuit; 0 for none (authors: 20 of greedy coordinate
-            descent for matrices, 40 of a CP solver for tensors).
-        baseline: sweeps of HALS from random factors.
-        restarts: of the baseline, each of them a draw in the records.
+        algorithms: nnmp, amp, pwmp, fcmp0, fcmp1; hals for the squared loss, multiplicative and ccd for the other one.
+        loss: squared or kullback_leibler.
+        correction: sweeps after each iteration of a pursuit, 0 for none. Not given: 20 of HALS, 240 multiplicative
+            ones (authors: 20 of greedy coordinate descent for matrices, 40 of a CP solver for tensors; 240).
+        baseline: sweeps of the baselines from random factors. Not given: 100 of HALS and ccd, 1200 multiplicative.
+        steps: Kullback-Leibler, by algorithm: a fixed step instead of line search, such as the authors' 1e-5 of nnmp.
+            Variant 0 of FCMP always has one, by default the authors' 0.1; variant 1 takes no step.
+        restarts: of the baselines, each of them a draw in the records.
         oracle_sweeps, oracle_starts: of the power iterations of the oracle.
         seed: of all random starts.
     """
@@ -40,8 +79,10 @@ class Factorization(Study):
         self,
         ranks: list[int],
         algorithms: list[str] | None = None,
-        correction: int = 20,
-        baseline: int = 100,
+        loss: Literal["squared", "kullback_leibler"] = "squared",
+        correction: int | None = None,
+        baseline: int | None = None,
+        steps: dict[str, float] | None = None,
         restarts: int = 10,
         oracle_sweeps: int = 99,
         oracle_starts: int = 3,
@@ -49,14 +90,23 @@ class Factorization(Study):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.algorithms = ["nnmp", "amp", "pwmp", "fcmp1", HALS] if algorithms is None else algorithms
-        unknown = set(self.algorithms) - {*ALGORITHMS, HALS}
-        if unknown or not ranks or min(ranks) < 1:
-            raise ValueError(f"choose from {(*ALGORITHMS, HALS)} and ranks >= 1, not {self.algorithms}, {ranks}")
-        if min(correction, baseline - 1, restarts - 1) < 0:
+        if loss not in LOSSES:
+            raise ValueError(f"unknown loss {loss}: choose from {', '.join(LOSSES)}")
+        self.loss = LOSSES[loss]
+        self.baselines = {k: (update, baseline or sweeps) for k, (update, sweeps) in self.loss.baselines.items()}
+        self.algorithms = [*self.loss.pursuits, *self.baselines] if algorithms is None else algorithms
+        choice = (*ALGORITHMS, *self.baselines)
+        if set(self.algorithms) - set(choice) or not ranks or min(ranks) < 1:
+            raise ValueError(f"choose from {choice} and ranks >= 1, not {self.algorithms}, {ranks}")
+        self.correction = self.loss.correction if correction is None else correction
+        if self.correction < 0 or restarts < 1 or (baseline is not None and baseline < 1):
             raise ValueError(f"correction >= 0, baseline >= 1, restarts >= 1: {correction}, {baseline}, {restarts}")
-        self.ranks, self.correction, self.seed = sorted(ranks), correction, seed
-        self.baseline, self.restarts = baseline, restarts
+        self.steps = {} if self.loss.objective is LeastSquares else {"fcmp0": 0.1}
+        takers = {"nnmp", "amp", "pwmp", "fcmp0"} if self.steps else set()
+        if set(steps or {}) - takers or min((steps or {}).values(), default=1.0) <= 0:
+            raise ValueError(f"steps > 0 of {sorted(takers) or 'no algorithm under this loss'}, not {steps}")
+        self.steps |= steps or {}
+        self.ranks, self.restarts, self.seed = sorted(ranks), restarts, seed
         self.oracle = {"sweeps": oracle_sweeps, "starts": oracle_starts}
         self.factors: list[Tensor] = []  # [n_m, K] of the lowest objective
 
@@ -67,40 +117,50 @@ class Factorization(Study):
         check(target)
         lowest = float("inf")
         for name in self.algorithms:
-            found = self.random_starts(target) if name == HALS else self.pursuit(target, name)
+            begin = time.process_time()
+            found = self.random_starts(target, name) if name in self.baselines else self.pursuit(target, name)
+            self.log(f"train/seconds_{name}", time.process_time() - begin)
             for rank, (objectives, factors) in found.items():
-                for draw, objective in enumerate(objectives):
-                    error = (2 * objective) ** 0.5 / float(target.norm())
-                    line = {"draw": draw, "algorithm": name, "with_rank": rank}
-                    self.records.append(line | {"objective": objective, "relative_error": error})
+                about = {"algorithm": name, "with_rank": rank}
+                self.records += [{"draw": i} | about | self.measures(v, target) for i, v in enumerate(objectives)]
                 if min(objectives) < lowest:
                     lowest, self.factors = min(objectives), factors
             last = found[self.ranks[-1]][0]
             self.log(f"train/objective_{name}", sum(last) / len(last))
-        self.log("train/relative_error", (2 * lowest) ** 0.5 / float(target.norm()), prog_bar=True)
+        for measure, value in self.measures(lowest, target).items():
+            self.log(f"train/{measure}", value, prog_bar=True)
+
+    def measures(self, objective: float, target: Tensor) -> dict[str, float]:
+        if self.loss.objective is not LeastSquares:
+            return {"objective": objective}
+        return {"objective": objective, "relative_error": (2 * objective) ** 0.5 / float(target.norm())}
 
     def pursuit(self, target: Tensor, name: str) -> Found:
         """The lowest objective with at most so many terms; the factors are the last ones."""
         shape, flat = tuple(target.shape), target.reshape(1, -1)
-        correct = HalsCorrection(target[None], self.correction) if self.correction else None
+        objective = self.loss.objective(flat)
+        if name in self.steps:
+            objective.smoothness = 1 / self.steps[name]
+        correct = FactorCorrection(self.loss.correct, target[None], self.correction) if self.correction else None
+        start = None if self.loss.objective is LeastSquares else unit_terms(best_rank_one(target[None]))
         most = self.ranks[-1]
         oracle = RankOne(shape, **self.oracle, seed=self.seed)
-        result = pursue(LeastSquares(flat), oracle, flat, name, 3 * most, max_atoms=most, correct=correct)
+        result = pursue(objective, oracle, flat, name, 3 * most, max_atoms=most, correct=correct, start=start)
         factors = [factor[0] for factor in decompose(result.atoms, result.coefficients, shape)]
         values, counts = result.values[:, 0], result.counts[:, 0]
         return {rank: ([float(values[counts <= rank].min())], factors) for rank in self.ranks}
 
-    def random_starts(self, target: Tensor) -> Found:
-        """HALS from factors of U(0, 1), scaled to fit, all restarts at once; the factors are those of the best."""
+    def random_starts(self, target: Tensor, name: str) -> Found:
+        """A baseline from factors of U(0, 1), scaled to fit, all restarts at once; the factors are the best one's."""
         found = {}
+        update, sweeps = self.baselines[name]
+        objective = self.loss.objective(target.reshape(1, -1))
         for rank in self.ranks:
             random = torch.Generator().manual_seed(1000 * self.seed + rank)  # whatever the other ranks
             starts = [torch.rand(self.restarts, n, rank, generator=random).to(target) for n in target.shape]
-            whole = compose(starts).sum(1).flatten(1)
-            starts[0] *= ((whole @ target.flatten()) / whole.square().sum(1))[:, None, None]
-            factors = hals(target.expand(self.restarts, *target.shape), starts, self.baseline, floor=1e-16)
-            rest = target - compose(factors).sum(1)
-            objectives = (0.5 * rest.flatten(1).square().sum(1)).tolist()
+            starts[0] *= objective.scale(total(starts).flatten(1))[:, None, None]
+            factors = update(target.expand(self.restarts, *target.shape), starts, sweeps)
+            objectives = objective.value(total(factors).flatten(1)).tolist()
             best = objectives.index(min(objectives))
             found[rank] = objectives, [factor[best] for factor in factors]
         return found
@@ -111,8 +171,7 @@ class Factorization(Study):
             raise ValueError("no factors to code by: fit first, or give --ckpt_path of a fitted model")
         points = batch["points"]
         sides = [factor[None].to(points) for factor in self.factors[1:]]
-        terms = compose(sides)[0].flatten(1)
-        return nnls(terms.T.contiguous(), points.flatten(1)).coefficients
+        return self.loss.code(compose(sides)[0].flatten(1), points.flatten(1))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -4,19 +4,27 @@ Letters: B problems, K rank-one terms, M modes of sizes n_1 .. n_M (M = 2: a mat
 list of M tensors [B, n_m, K]; term k is the outer product of the k-th columns.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import reduce
 
 import torch
 from torch import Tensor
 
 MODES = "uvwxyz"
+Update = Callable[[Tensor, list[Tensor], int], list[Tensor]]
+"""Target, factors, sweeps: better factors."""
 
 
 def compose(factors: list[Tensor]) -> Tensor:
     """The terms [B, K, n_1, ..., n_M]."""
     names = MODES[: len(factors)]
     return torch.einsum(",".join(f"b{m}k" for m in names) + f"->bk{names}", *factors)
+
+
+def total(factors: list[Tensor]) -> Tensor:
+    """The sum of the terms [B, n_1, ..., n_M], without forming them."""
+    names = MODES[: len(factors)]
+    return torch.einsum(",".join(f"b{m}k" for m in names) + f"->b{names}", *factors)
 
 
 def decompose(atoms: Tensor, weights: Tensor, shape: tuple[int, ...]) -> list[Tensor]:
@@ -70,15 +78,24 @@ def balance(factors: list[Tensor]) -> list[Tensor]:
     return [f * (common / torch.where(n > 0, n, 1.0)) for f, n in zip(factors, norms, strict=True)]
 
 
-class HalsCorrection:
-    """``sweeps`` of HALS on the atoms of a pursuit of ``target`` [B, n_1, ..., n_M]; see ``pursue``."""
+class FactorCorrection:
+    """Sweeps over the factors of a pursuit's atoms; see ``pursue``.
 
-    def __init__(self, target: Tensor, sweeps: int) -> None:
-        self.target, self.sweeps = target, sweeps
+    Args:
+        target: [B, n_1, ..., n_M].
+        update: hals, or another function of a target, its factors and the number of sweeps.
+    """
+
+    def __init__(self, update: Update, target: Tensor, sweeps: int) -> None:
+        self.update, self.target, self.sweeps = update, target, sweeps
 
     def __call__(self, atoms: Tensor, coefficients: Tensor) -> tuple[Tensor, Tensor]:
-        shape = tuple(self.target.shape[1:])
-        factors = hals(self.target, decompose(atoms, coefficients, shape), self.sweeps)
-        terms = compose(factors).flatten(2)
-        norms = terms.norm(dim=2)
-        return terms / torch.where(norms > 0, norms, 1.0)[:, :, None], norms
+        factors = self.update(self.target, decompose(atoms, coefficients, tuple(self.target.shape[1:])), self.sweeps)
+        return unit_terms(factors)
+
+
+def unit_terms(factors: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Atoms [B, K, d] of unit or zero norm, and their coefficients [B, K]."""
+    terms = compose(factors).flatten(2)
+    norms = terms.norm(dim=2)
+    return terms / torch.where(norms > 0, norms, 1.0)[:, :, None], norms

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from modules.cone_pursuit.kullback_leibler import FLOOR, weigh
+
 
 class LeastSquares:
     """0.5 |x - y|^2; L = 1, and the step 1 / L is the exact line search."""
@@ -19,22 +21,38 @@ class LeastSquares:
     def gradient(self, x: Tensor) -> Tensor:
         return x - self.y
 
+    def scale(self, x: Tensor) -> Tensor:
+        """The factors [B] by which x fits y best."""
+        return (x * self.y).sum(1) / x.square().sum(1)
+
 
 class KullbackLeibler:
-    """sum (x - y log(x + floor)) for y >= 0; not smooth near 0, so the step is found by line search."""
+    """D(y, x) = sum (y log(y / x) - y + x) for y >= 0, with 0 log 0 = 0: the generalised Kullback-Leibler divergence.
 
-    smoothness: float | None = None
+    Where x is below ``floor`` the logarithm goes on along its tangent, so that value and slope are finite at 0. Not
+    smooth near 0: without ``smoothness`` the step is found by line search.
+    """
 
-    def __init__(self, y: Tensor, floor: float = 1e-10) -> None:
+    def __init__(self, y: Tensor, floor: float = FLOOR, smoothness: float | None = None) -> None:
         if bool((y < 0).any()):
             raise ValueError("Kullback-Leibler needs non-negative data")
-        self.y, self.floor = y, floor
+        self.y, self.floor, self.smoothness = y, floor, smoothness
+        self.least = (torch.xlogy(y, y) - y).sum(1)
 
     def value(self, x: Tensor) -> Tensor:
-        return (x - (self.y + self.floor) * torch.log(x.clamp_min(0) + self.floor)).sum(1)
+        reached = x.clamp_min(self.floor)
+        return self.least + (x - self.y * (reached.log() + (x - reached) / reached)).sum(1)
 
     def gradient(self, x: Tensor) -> Tensor:
-        return 1 - (self.y + self.floor) / (x.clamp_min(0) + self.floor)
+        return 1 - self.y / x.clamp_min(self.floor)
+
+    def scale(self, x: Tensor) -> Tensor:
+        return self.y.sum(1) / x.sum(1)
+
+    def refit(self, atoms: Tensor, coefficients: Tensor) -> Tensor:
+        """The best coefficients [B, K] of ``atoms`` [B, K, d], found from given ones; see variant 1 of ``pursue``."""
+        problems = zip(atoms, self.y, coefficients, strict=True)
+        return torch.cat([weigh(own, y[None], start[None], sweeps=100) for own, y, start in problems])
 
 
 class Logistic:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Trainer
+from scipy.optimize import minimize
 from scipy.optimize import nnls as scipy_nnls
+from scipy.special import kl_div
 
 from datamodules.nonnegative_arrays import LowRankTensor
 from modules.cone_pursuit.factorization import Factorization
@@ -29,6 +31,45 @@ def test_configs_run_on_tiny_data(config: str, shape: str) -> None:
     for name in ("nnmp", "amp", "pwmp", "fcmp1", "hals"):
         assert errors[name, "2"] < 0.05 < errors[name, "1"] < 0.5
     assert Path("runs/000/curves.png").is_file()
+
+
+def test_kullback_leibler_runs_on_tiny_data() -> None:
+    tiny = [f"--data.init_args.{option}" for option in ("shape=[9,7]", "rank=2", "noise=0.01", "zeros=0")]
+    options = ("ranks=[1,2]", "restarts=3", "correction=1000", "steps={'nnmp': 1.0e-5}")
+    tiny += [f"--model.init_args.{option}" for option in options] + ["--run.dir=runs"]
+    main(["fit", f"--config={CONFIGS / 'nmf_kl'}.yaml", "--data=datamodules.nonnegative_arrays.LowRankTensor", *tiny])
+    with Path("runs/000/table.csv").open() as file:
+        ends = {(row["algorithm"], row["with_rank"]): float(row["objective"]) for row in csv.DictReader(file)}
+    whole = LowRankTensor([9, 7], rank=2, noise=0.01, zeros=0).load()[0].numpy()
+    alone = kl_div(whole, np.outer(whole.sum(1), whole.sum(0)) / whole.sum()).sum()
+    names = {"nnmp", "amp", "pwmp", "fcmp0", "fcmp1", "multiplicative", "ccd"}
+    assert {name for name, _ in ends} == names
+    for name in names:
+        assert ends[name, "1"] == pytest.approx(alone, rel=1e-6)
+        assert 0 < ends[name, "2"] < 0.01 * alone
+    assert Path("runs/000/curves.png").is_file()
+
+
+def test_kullback_leibler_codes_of_new_items(tmp_path: Path) -> None:
+    data = LowRankTensor([7, 5, 4], rank=2, noise=0.1, batch_size=3)
+    model = Factorization([2], ["fcmp0", "ccd"], loss="kullback_leibler", restarts=2)
+    options = {"logger": False, "enable_progress_bar": False, "default_root_dir": tmp_path}
+    run = Trainer(max_epochs=1, accelerator="cpu", **options)  # type: ignore[arg-type]
+    run.fit(model, data)
+    run.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = Factorization.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    codes = torch.cat(run.predict(loaded, data)).numpy()  # type: ignore[arg-type]
+    terms = compose([factor[None] for factor in model.factors[1:]])[0].flatten(1).numpy()
+    whole = data.load()[0].flatten(1).numpy()
+
+    def value(w: np.ndarray, row: np.ndarray) -> float:
+        return float(kl_div(row, w @ terms).sum())
+
+    for code, row in zip(codes, whole, strict=True):
+        best = minimize(value, np.ones(2), (row,), method="L-BFGS-B", bounds=[(1e-12, None)] * 2, tol=1e-12)
+        assert value(code, row) <= best.fun + 1e-9
+    lowest = min(record["objective"] for record in model.records)
+    assert kl_div(whole, codes @ terms).sum() <= lowest * (1 + 1e-9)
 
 
 def test_codes_of_new_items_by_the_best_factors(tmp_path: Path) -> None:
@@ -54,6 +95,15 @@ def test_values_that_cannot_work(tmp_path: Path, capfd: pytest.CaptureFixture) -
         Factorization([])
     with pytest.raises(ValueError, match="restarts >= 1"):
         Factorization([1], restarts=0)
+    with pytest.raises(ValueError, match="choose from"):
+        Factorization([2], ["hals"], loss="kullback_leibler")
+    with pytest.raises(ValueError, match="unknown loss"):
+        Factorization([2], loss="itakura_saito")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no algorithm under this loss"):
+        Factorization([2], steps={"nnmp": 0.1})
+    for steps in ({"fcmp1": 0.1}, {"nnmp": 0.0}):
+        with pytest.raises(ValueError, match="steps > 0 of"):
+            Factorization([2], loss="kullback_leibler", steps=steps)
     with pytest.raises(ValueError, match="fit first"):
         Factorization([1]).predict_step({"points": torch.ones(2, 3)}, 0)
     np.save(tmp_path / "a.npy", -np.ones((3, 3)))

@@ -7,7 +7,7 @@ from scipy.optimize import nnls as scipy_nnls
 from sklearn.decomposition import NMF
 from torch import Tensor
 
-from modules.cone_pursuit.factors import HalsCorrection, compose, decompose, hals
+from modules.cone_pursuit.factors import FactorCorrection, compose, decompose, hals, total
 from modules.cone_pursuit.objectives import LeastSquares
 from modules.cone_pursuit.oracles import RankOne
 from modules.cone_pursuit.solvers import pursue
@@ -29,6 +29,7 @@ def test_terms_and_factors_are_the_same_thing(shape: tuple[int, ...]) -> None:
     for factor in factors[1:]:
         one = np.multiply.outer(one, factor[1, :, 2].numpy())
     np.testing.assert_allclose(terms[1, 2].numpy(), one)
+    torch.testing.assert_close(total(factors), terms.sum(1))
     flat = terms.flatten(2)
     norms = flat.norm(dim=2)
     again = decompose(flat / norms[:, :, None], norms, shape)
@@ -71,7 +72,7 @@ def test_a_zero_term_stays_zero_unless_there_is_a_floor() -> None:
 def test_a_corrected_pursuit_keeps_its_books(algorithm: str) -> None:
     factors = [uniform(1, n, 2, seed=i) for i, n in enumerate((6, 5, 4))]
     target = compose(factors).sum(1)
-    flat, correct = target.flatten(1), HalsCorrection(target, 30)
+    flat, correct = target.flatten(1), FactorCorrection(hals, target, 30)
     result = pursue(LeastSquares(flat), RankOne((6, 5, 4)), flat, algorithm, 8, max_atoms=2, correct=correct)
     rebuilt = torch.einsum("bk,bkd->bd", result.coefficients, result.atoms)
     torch.testing.assert_close(rebuilt, result.x, atol=1e-12, rtol=1e-12)

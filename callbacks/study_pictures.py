@@ -1,5 +1,6 @@
 """Pictures of a study's table: curves of means over an option, and phase diagrams, as PNG in the run's folder."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,27 @@ def draw_phases(table: list[Record], x: str, y: str, value: str, path: Path) -> 
     plt.close(figure)
 
 
+def draw_rates(table: list[Record], dims: list[int], ambient: int, path: Path) -> None:
+    """A panel for each noise and algorithm: #TP / d_l solid and #FP / (m - d_l) dashed over tau, a colour a cluster."""
+    names, noises = (list(dict.fromkeys(line[key] for line in table)) for key in ("algorithm", "noise"))
+    size = (4.2 * len(names), 3 * len(noises))
+    figure, grid = plt.subplots(len(noises), len(names), figsize=size, layout="constrained", squeeze=False, sharex=True)
+    for axes, (noise, name) in zip(grid.flat, product(noises, names), strict=True):
+        for cluster, dim in enumerate(dims):
+            here = {"algorithm": name, "noise": noise, "with_cluster": cluster}
+            own = sorted(
+                (line for line in table if here.items() <= line.items()), key=lambda one: one["with_tolerance"]
+            )
+            bounds = [line["with_tolerance"] for line in own]
+            axes.plot(bounds, [line["true_positives"] / dim for line in own], f"C{cluster}", label=f"d = {dim}")
+            axes.plot(bounds, [line["false_positives"] / (ambient - dim) for line in own], f"C{cluster}--")
+        axes.set(title=f"{name}, sigma = {noise}", xlabel="tau", xscale="log", ylabel="true, false positive rate")
+        axes.grid(alpha=0.3)
+    grid[0, 0].legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 class CurvePicture(Callback):
     """``curves.png``: means of ``y`` over ``x``.
 
@@ -83,3 +105,20 @@ class PhasePicture(Callback):
             kept = [{k: r[k] for k in keys} for r in pl_module.records]  # type: ignore[union-attr]
             path = Path(trainer.default_root_dir) / "phases.png"
             draw_phases(group(kept, [self.value]), self.x, self.y, self.value, path)
+
+
+class StoppingPicture(Callback):
+    """``stopping.png``: the neighbours that a bound tau on the residual finds, as rates (subspace clustering, Fig. 3).
+
+    Args:
+        dims: d_l of the subspaces.
+        ambient: m.
+    """
+
+    def __init__(self, dims: list[int], ambient: int) -> None:
+        self.dims, self.ambient = dims, ambient
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            table = group(pl_module.records, ["true_positives", "false_positives"])  # type: ignore[arg-type]
+            draw_rates(table, self.dims, self.ambient, Path(trainer.default_root_dir) / "stopping.png")

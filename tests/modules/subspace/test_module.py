@@ -116,6 +116,7 @@ def test_shipped_studies(name: str) -> None:
     assert len(Path("runs/000/table.csv").read_text().splitlines()) > 1
     assert name.startswith("phase") == Path("runs/000/phases.png").is_file()
     assert (name == "sensitivity") == Path("runs/000/curves.png").is_file()
+    assert (name == "stopping") == Path("runs/000/stopping.png").is_file()
 
 
 def test_shipped_clustering() -> None:

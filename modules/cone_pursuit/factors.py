@@ -52,19 +52,24 @@ def hals(target: Tensor, factors: list[Tensor], sweeps: int, floor: float = 0.0)
         floor: smallest entry of a factor. With 0 a term that becomes zero stays so; a tiny one can grow again.
     """
     factors = [factor.clone() for factor in factors]
-    names = MODES[: len(factors)]
     for _ in range(sweeps):
         for mode, factor in enumerate(factors):
-            others = [m for m in range(len(factors)) if m != mode]
-            rule = f"b{names}," + ",".join(f"b{names[m]}k" for m in others) + f"->b{names[mode]}k"
-            right = torch.einsum(rule, target, *(factors[m] for m in others))
-            gram = product(factors[m].transpose(1, 2) @ factors[m] for m in others)
+            right = against_others(target, factors, mode)
+            gram = product(f.transpose(1, 2) @ f for m, f in enumerate(factors) if m != mode)
             for k in range(factor.shape[2]):
                 own = gram[:, k, k, None]
                 slope = right[:, :, k] - (factor @ gram[:, :, k, None]).squeeze(2)
                 factor[:, :, k] = (factor[:, :, k] + slope / torch.where(own > 0, own, torch.inf)).clamp_min(floor)
         factors = balance(factors)
     return factors
+
+
+def against_others(target: Tensor, factors: list[Tensor], mode: int) -> Tensor:
+    """[B, n_m, K]: inner products of each slice of ``target`` in this mode with the k-th columns of all other modes."""
+    names = MODES[: len(factors)]
+    others = [m for m in range(len(factors)) if m != mode]
+    rule = f"b{names}," + ",".join(f"b{names[m]}k" for m in others) + f"->b{names[mode]}k"
+    return torch.einsum(rule, target, *(factors[m] for m in others))
 
 
 def product(tensors: Iterable[Tensor]) -> Tensor:

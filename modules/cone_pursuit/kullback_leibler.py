@@ -13,7 +13,7 @@ from numba import njit
 from torch import Tensor
 
 from modules.cone_pursuit.active_set import MATHS
-from modules.cone_pursuit.factors import MODES, product, total
+from modules.cone_pursuit.factors import against_others, product, total
 
 FLOOR = 1e-10
 """Sums of terms below it count as this much where the data, which should be far larger, are divided by them."""
@@ -34,15 +34,12 @@ def multiplicative(target: Tensor, factors: list[Tensor], sweeps: int) -> list[T
         target: [B, n_1, ..., n_M], non-negative.
     """
     factors = [factor.clone() for factor in factors]
-    names = MODES[: len(factors)]
     for _ in range(sweeps):
         for mode, factor in enumerate(factors):
-            others = [m for m in range(len(factors)) if m != mode]
-            rule = f"b{names}," + ",".join(f"b{names[m]}k" for m in others) + f"->b{names[mode]}k"
             ratio = total(factors).clamp_min_(FLOOR)
             torch.div(target, ratio, out=ratio)
-            gain = torch.einsum(rule, ratio, *(factors[m] for m in others))
-            weight = product(factors[m].sum(1, keepdim=True) for m in others)
+            gain = against_others(ratio, factors, mode)
+            weight = product(f.sum(1, keepdim=True) for m, f in enumerate(factors) if m != mode)
             gain /= torch.where(weight > 0, weight, 1.0)
             least = LIFT * factor.mean(1, keepdim=True) * (gain - 1).clamp(0, 1)
             factors[mode] = torch.maximum(factor, least) * gain

@@ -3,7 +3,10 @@
 Letters: N points, B rows of a block, D dimension.
 """
 
+import math
 from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any
 
 import torch
 from scipy.sparse import csr_array
@@ -16,42 +19,113 @@ CACHE_BYTES = 2**23
 
 
 def check_points(points: Tensor, name: str = "points", least: int = 2) -> Tensor:
-    """``points`` as a floating-point matrix.
+    """``points`` as a matrix without gradient: float32 stays, other numbers become float64.
 
     Raises:
-        ValueError: if it is not a matrix of at least ``least`` rows, is empty, or holds NaN or infinity.
+        ValueError: if it is not a real tensor, not a matrix of at least ``least`` rows, is empty, or holds NaN or
+            infinity.
     """
+    if not isinstance(points, Tensor) or points.is_complex():
+        kind = points.dtype if isinstance(points, Tensor) else type(points).__name__
+        raise ValueError(f"{name} must be a torch tensor of real numbers, not {kind}: torch.as_tensor makes one")
     if points.ndim != 2 or points.shape[1] < 1:
         raise ValueError(f"{name} must be a matrix [N, D], not of shape {tuple(points.shape)}")
     if len(points) < least:
         raise ValueError(f"{len(points)} {name}: at least {least} are needed")
-    points = points if points.is_floating_point() else points.double()
-    bad = (~torch.isfinite(points)).any(1)
+    points = points.detach() if points.dtype is torch.float32 else points.detach().double()
+    bad = ~torch.isfinite(largest_entries(points))
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         raise ValueError(f"{int(bad.sum())} of {len(points)} {name} hold NaN or infinity, the first is row {row}")
     return points
 
 
-def check_positive(**values: float | None) -> None:
+def largest_entries(points: Tensor) -> Tensor:
+    """max_d |x_d| [N] of ``points`` [N, D]; NaN where a row holds one."""
+    return torch.linalg.vector_norm(points, math.inf, dim=1)
+
+
+def check_queries(queries: Tensor, points: Tensor) -> Tensor:
+    """``queries`` [B, D] in the precision and on the device of ``points`` [N, D]; ValueError if they do not fit."""
+    queries = check_points(queries, "queries", 1).to(points)
+    if queries.shape[1] != points.shape[1]:
+        raise ValueError(f"queries have dimension {queries.shape[1]}, points {points.shape[1]}")
+    if not bool(torch.isfinite(largest_entries(queries)).all()):
+        raise ValueError(f"queries exceed the range of {points.dtype}, in which the points are: give both as float64")
+    return queries
+
+
+def check_rows(rows: Tensor, number: int) -> Tensor:
+    """``rows`` int64 [R] on the CPU; ValueError unless they are indices in 0 .. ``number`` - 1."""
+    is_vector = isinstance(rows, Tensor) and rows.ndim == 1
+    if not is_vector or rows.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8):
+        raise ValueError("rows must be a tensor [R] of indices; a mask has them in mask.nonzero().squeeze(1)")
+    rows = rows.cpu().long()
+    if bool(((rows < 0) | (rows >= number)).any()):
+        raise ValueError(f"rows go from {int(rows.min())} to {int(rows.max())}; they must be in 0 .. {number - 1}")
+    return rows
+
+
+def given(**values: Any) -> dict[str, Any]:
+    """Those that are not None: the optional arguments that a check is to see."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def is_real(value: Any) -> bool:
+    """Whether it is a finite number, and not True or False."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_counts(**values: int) -> None:
     for name, value in values.items():
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be positive, not {value}")
+        if not (is_real(value) and isinstance(value, Integral) and value > 0):
+            raise ValueError(f"{name} must be positive and whole, not {value!r}")
+
+
+def check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not (is_real(value) and value > 0):
+            raise ValueError(f"{name} must be positive and finite, not {value!r}")
+
+
+def check_tolerance(tolerance: float) -> None:
+    if not (is_real(tolerance) and tolerance >= 0):
+        raise ValueError(f"tolerance must be a finite number of at least 0, not {tolerance!r}")
+
+
+def safe_scale(points: Tensor, *others: Tensor) -> float:
+    """1, or where squares might over- or underflow: the power of two that brings the largest entry of all near 1.
+
+    Raises:
+        ValueError: for a point that is not zero, but so small beside the largest one that its square would be.
+    """
+    limits, peaks = torch.finfo(points.dtype), torch.cat([largest_entries(each) for each in (points, *others)])
+    exponent, lowest = math.frexp(float(peaks.max()))[1], math.frexp(limits.tiny)[1]
+    scale = 1.0 if abs(exponent) <= -lowest // 8 else 2.0 ** -max(lowest, min(exponent, -lowest))
+    small = (peaks > 0) & (peaks < math.sqrt(limits.tiny / limits.eps) / scale)
+    if bool(small.any()):
+        ends = f"{float(peaks[small].min()):.1e} and {float(peaks.max()):.1e}"
+        raise ValueError(f"points of size {ends} are too far apart for {points.dtype}: normalise them first")
+    return scale
 
 
 class Work:
-    """The checked points of one call, its blocks, and where the rows come from."""
+    """The checked points of one call, its blocks, and where the rows come from.
+
+    ``scale`` is the power of two that points and queries are multiplied by, see ``safe_scale``. Coefficients do not
+    change by that, not even in the last bit; lengths do.
+    """
 
     def __init__(self, points: Tensor, queries: Tensor | None, rows: Tensor | None, memory_gib: float) -> None:
         check_positive(memory_gib=memory_gib)
-        self.points = check_points(points)
-        self.queries = self.points
-        if queries is not None:
-            self.queries = check_points(queries, "queries", 1).to(self.points)
-            if self.queries.shape[1] != self.points.shape[1]:
-                raise ValueError(f"queries have dimension {self.queries.shape[1]}, points {self.points.shape[1]}")
         self.is_self = queries is None
-        self.rows = torch.arange(len(self.queries)) if rows is None else rows.cpu()
+        self.points = self.queries = check_points(points)
+        if queries is not None:
+            self.queries = check_queries(queries, self.points)
+        self.rows = torch.arange(len(self.queries)) if rows is None else check_rows(rows, len(self.queries))
+        self.scale = safe_scale(self.points) if self.is_self else safe_scale(self.points, self.queries)
+        if self.scale != 1:
+            self.points, self.queries = self.points * self.scale, self.queries * self.scale
         self.memory = memory_gib * 2**30
 
     def shorten(self) -> int:

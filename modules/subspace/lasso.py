@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modules.subspace.pursuits import hide
+from modules.subspace.pursuits import hide, round_off
 
 Solve = Callable[[Tensor], Tensor]
 
@@ -26,6 +26,7 @@ class Weights(NamedTuple):
     data: float  # lambda
     outliers: float | None  # lambda_e, None for the noise problem
     penalty: float  # rho
+    unit: float  # what the points were multiplied by: the bound on the constraint is in theirs
 
 
 def shrink(values: Tensor, threshold: float) -> Tensor:
@@ -34,11 +35,12 @@ def shrink(values: Tensor, threshold: float) -> Tensor:
 
 
 def smallest_largest_correlation(points: Tensor, block: int) -> float:
-    """min_i max_{j != i} |<x_i, x_j>|, zero points left out."""
-    peaks = []
+    """min_i max_{j != i} |<x_i, x_j>| without points orthogonal to all others up to round-off; 0 if all are that."""
+    norms, peaks = points.norm(dim=1), []
     for rows in torch.arange(len(points), device=points.device).split(block):
         magnitude = (points[rows] @ points.T).abs_()
         hide(magnitude, rows[:, None])
+        magnitude *= magnitude > round_off(points[rows])[:, None] * norms
         peaks.append(magnitude.amax(1))
     peak = torch.cat(peaks)
     return float(peak[peak > 0].min()) if bool((peak > 0).any()) else 0.0
@@ -50,14 +52,28 @@ def second_largest_l1(points: Tensor) -> float:
 
 
 def factorize(points: Tensor, weights: Weights) -> Solve:
-    """b [B, N] -> (rho I + lambda X X^T)^-1 b, through the smaller one of the two Gram matrices."""
+    """b [B, N] -> (rho I + lambda X X^T)^-1 b, through the smaller one of the two Gram matrices.
+
+    Raises:
+        ValueError: if round-off makes the matrix indefinite.
+    """
     (number, dim), data, rho = points.shape, weights.data, weights.penalty
     identity = torch.eye(min(number, dim), dtype=points.dtype, device=points.device)
     if number <= dim:
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(data * (points @ points.T) + rho * identity))
+        inverse = _inverse(data * (points @ points.T) + rho * identity)
         return lambda right: right @ inverse
-    inner = torch.cholesky_inverse(torch.linalg.cholesky(data * (points.T @ points) + rho * identity))
+    inner = _inverse(data * (points.T @ points) + rho * identity)
     return lambda right: (right - data * ((right @ points) @ inner) @ points.T) / rho
+
+
+def _inverse(matrix: Tensor) -> Tensor:
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    if int(info):
+        raise ValueError(
+            f"SSC's linear system is singular in {matrix.dtype}: some point hardly correlates with the others, or the "
+            "penalty is too small beside the weight of the fit; drop that point, give a larger penalty or float64"
+        )
+    return torch.cholesky_inverse(factor)
 
 
 def admm_block(
@@ -70,7 +86,7 @@ def admm_block(
     tolerance: float,
 ) -> Tensor:
     """Coefficients [B, N] of ``queries`` [B, D]; each one ends when no entry of its residuals exceeds ``tolerance``."""
-    data, outlier_weight, rho = weights
+    data, outlier_weight, rho, unit = weights
     result = queries.new_zeros(len(queries), len(points))
     rows = torch.arange(len(queries), device=queries.device)
     sparse, dual = torch.zeros_like(result), torch.zeros_like(result)
@@ -88,7 +104,7 @@ def admm_block(
             outliers = shrink(rest + slack, outlier_weight / data)
             slack += rest - outliers
             projected = data * ((queries - outliers + slack) @ points.T)
-            change = torch.maximum(change, (rest - outliers).abs().amax(1))
+            change = torch.maximum(change, (rest - outliers).abs().amax(1) / unit)
         is_open = change > tolerance
         if not bool(is_open.all()):
             result[rows[~is_open]] = sparse[~is_open]

@@ -58,6 +58,44 @@ def no_false_connections(coefficients: csr_array, truth: np.ndarray) -> bool:
     return bool(split_by_truth(coefficients, truth)[1].all())
 
 
+def connection_rates(coefficients: csr_array, truth: np.ndarray) -> tuple[float, float]:
+    """Share of the possible connections that are made inside of classes and between them (Fig. 4).
+
+    TP_l / (n_l (n_l - 1)) and FP_l / (n_l (N - n_l)), means over the classes l of n_l points; 0 for a class in which
+    no such connection is possible. ``stopping`` studies have other rates, relative to the dimensions (Fig. 3).
+    """
+    true, false = true_false_positives(coefficients, truth)
+    _, place, sizes = np.unique(truth, return_inverse=True, return_counts=True)
+    inside, outside = (np.bincount(place, counts) / sizes for counts in (true, false))
+    return (
+        float(np.mean(inside / np.maximum(sizes - 1, 1))),
+        float(np.mean(outside / np.maximum(len(truth) - sizes, 1))),
+    )
+
+
+def true_false_l1(coefficients: csr_array, truth: np.ndarray) -> tuple[float, float]:
+    """l1 mass of a point's coefficients inside and outside of its own class, means over the points (Fig. 4)."""
+    matrix, is_true = split_by_truth(coefficients, truth)
+    mass = np.abs(matrix.data)
+    return float(mass[is_true].sum() / len(truth)), float(mass[~is_true].sum() / len(truth))
+
+
+def connection_metrics(coefficients: csr_array, truth: np.ndarray) -> dict[str, float]:
+    """What is known about coefficients before they are clustered; ``no_false_connections`` is 1 or 0."""
+    true, false = true_false_positives(coefficients, truth)
+    rates, masses = connection_rates(coefficients, truth), true_false_l1(coefficients, truth)
+    return {
+        "fde": feature_detection_error(coefficients, truth),
+        "true_positives": float(true.mean()),
+        "false_positives": float(false.mean()),
+        "true_positive_rate": rates[0],
+        "false_positive_rate": rates[1],
+        "true_l1": masses[0],
+        "false_l1": masses[1],
+        "no_false_connections": float(no_false_connections(coefficients, truth)),
+    }
+
+
 def labelling_metrics(labels: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     return {
         "error": clustering_error(labels, truth),

@@ -19,12 +19,14 @@ def unit_rows(points: Tensor) -> Tensor:
 def tsc_block(points: Tensor, queries: Tensor, own: Tensor, num_neighbors: int) -> tuple[Tensor, Tensor]:
     """Thresholding: the ``num_neighbors`` (q) largest |cosines| of each query; columns and weights [B, q].
 
-    The weight is exp(-2 arccos |cosine|) in (exp(-pi), 1]; it is 0 where a zero point is involved.
+    The weight is exp(-2 arccos |cosine|) in [exp(-pi), 1]; it is 0 where a zero point is involved. Which of equally
+    parallel points are taken is not defined.
     """
     cosine = (queries @ points.T).abs_()
-    hide(cosine, own)
+    cosine.masked_fill_(~points.any(1), -1.0).scatter_(1, own, -1.0)
     values, columns = cosine.topk(num_neighbors, dim=1)
-    return columns, torch.where(values > 0, torch.exp(-2 * torch.arccos(values.clamp(0, 1))), 0.0)
+    is_neighbor = (values >= 0) & queries.any(1, keepdim=True)
+    return columns, torch.where(is_neighbor, torch.exp(-2 * torch.arccos(values.clamp(0, 1))), 0.0)
 
 
 def nsn_block(

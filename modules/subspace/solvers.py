@@ -4,15 +4,17 @@
 
 Rows are points; row j of the result represents point j (the paper writes it as column j), and its entry j is zero.
 The device is that of the points, the result is on the CPU. Everything is computed in the precision of ``points``:
-float64 unless you give float32. Arguments that all solvers share:
+float64 unless you give float32. Points of any magnitude may be given: where squares would leave the range of their
+precision, all are multiplied by a power of two, which changes no coefficient. Arguments that all solvers share:
 
-    points      [N, D], used as they are: normalise them first if the experiment does
+    points      torch [N, D], used as they are: normalise them first if the experiment does
     queries     points [B, D] to code instead
     rows        indices of the points (or queries) to code, all if not given: how several processes share the work
-    memory_gib  bound on memory beyond the points: a block of rows is worked on at a time, and the N x N Gram matrix
-                is made only where it fits in and saves time
+    memory_gib  bound on memory beyond the points and the result: a block of rows (at least one) is worked on at a
+                time, and the N x N Gram matrix is made only where it fits in and saves time
 
-All raise ValueError for values outside of their range, for points that are no matrix and for NaN or infinity.
+All raise ValueError for values outside of their range, for rows that are no indices of points, and for points that are
+no matrix of finite numbers or so different in size that the smallest ones' squares are lost.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,8 +26,23 @@ from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
 from modules.subspace import lasso, neighbors, pursuits
-from modules.subspace.blocks import CACHE_BYTES, Work, check_positive, from_dense, from_lists
+from modules.subspace.blocks import (
+    CACHE_BYTES,
+    Work,
+    check_counts,
+    check_positive,
+    check_tolerance,
+    from_dense,
+    from_lists,
+    given,
+    is_real,
+)
 from modules.subspace.pursuits import Pursuit, Stop
+
+MP_STEPS = 10
+"""Of matching pursuit where nothing bounds it; the number of the paper's phase diagrams (Fig. 2)."""
+MP_STEP_NUMBERS = 12
+"""What a step of matching pursuit may take in memory: its tables, their growth, and their way into a sparse matrix."""
 
 
 def omp_path(
@@ -37,7 +54,8 @@ def omp_path(
     memory_gib: float = 1.0,
 ) -> Iterator[Pursuit]:
     """The steps of SSC-OMP, block by block; see ``ssc_omp``. A looser bound stops at a prefix of the same steps."""
-    check_positive(max_atoms=max_atoms)
+    check_counts(**given(max_atoms=max_atoms))
+    check_tolerance(tolerance)
     work = Work(points, queries, rows, memory_gib)
     number, dim = work.points.shape
     most = min(dim, number - 1 if work.is_self else number)
@@ -48,7 +66,12 @@ def omp_path(
     numbers = 3 * number + steps * (dim + steps)
     atoms = work.atoms(dim >= 8 * steps, numbers)
     for block, own in work.blocks(numbers):
-        yield pursuits.omp_block(atoms, block, own, Stop(steps, steps, tolerance))
+        yield in_unit(pursuits.omp_block(atoms, block, own, Stop(steps, steps, tolerance * work.scale)), work.scale)
+
+
+def in_unit(path: Pursuit, scale: float) -> Pursuit:
+    """``path`` of points that were multiplied by ``scale``, its residuals in the unit of the points as they were."""
+    return path._replace(residuals=path.residuals.div_(scale))
 
 
 def mp_path(
@@ -61,15 +84,17 @@ def mp_path(
     memory_gib: float = 1.0,
 ) -> Iterator[Pursuit]:
     """The steps of SSC-MP, block by block; see ``ssc_mp``."""
-    check_positive(max_steps=max_steps, max_atoms=max_atoms)
+    check_counts(**given(max_steps=max_steps, max_atoms=max_atoms))
+    check_tolerance(tolerance)
     work = Work(points, queries, rows, memory_gib)
     number, dim = len(work.points), work.shorten()
     distinct = min(max_atoms or number, number)
-    steps = max_steps or 100 * distinct
-    numbers = 4 * number + dim
+    steps = max_steps or (100 * min(distinct, dim) if max_atoms or tolerance else MP_STEPS)
+    numbers = 4 * number + dim + MP_STEP_NUMBERS * steps
     atoms = work.atoms(max(dim, steps) > 64, numbers)
     for block, own in work.blocks(numbers):
-        yield pursuits.mp_block(atoms, block, own, Stop(steps, distinct, tolerance))
+        path = pursuits.mp_block(atoms, block, own, Stop(steps, distinct, tolerance * work.scale))
+        yield in_unit(path, work.scale)
 
 
 def ssc_omp(
@@ -104,10 +129,10 @@ def ssc_mp(
     """Matching pursuit of every point over the others (section 3.2).
 
     Args:
-        max_steps: s_max; without it 100 steps for each of at most ``max_atoms`` (or N) atoms, since matching pursuit
-            returns to old atoms and may take forever to find new ones.
+        max_steps: s_max; without it 100 steps for each of ``max_atoms`` (or N), at most D, atoms, since matching
+            pursuit returns to old ones and may take forever to find new ones; MP_STEPS = 10 without any bound.
         max_atoms: p_max, distinct atoms; N if not given.
-        tolerance: tau, a residual norm, tested before each step.
+        tolerance: tau, a residual norm, tested before each step; 0 for data-independent stopping.
     """
     number = len(points)
     paths = mp_path(points, max_steps, max_atoms, tolerance, queries, rows, memory_gib)
@@ -121,8 +146,11 @@ def tsc(
     rows: Tensor | None = None,
     memory_gib: float = 1.0,
 ) -> csr_array:
-    """Thresholding-based clustering: weights of the ``num_neighbors`` (q) most parallel points (section 3.3)."""
-    check_positive(num_neighbors=num_neighbors)
+    """Thresholding-based clustering: weights of the ``num_neighbors`` (q) most parallel points (section 3.3).
+
+    A row has q non-zeros, orthogonal points among them if no others are left; only zero points have and are none.
+    """
+    check_counts(num_neighbors=num_neighbors)
     work = Work(points, queries, rows, memory_gib)
     number, units = len(points), neighbors.unit_rows(work.points)
     if num_neighbors > number - 1:
@@ -146,15 +174,23 @@ def nsn(
     """Nearest subspace neighbours: 1 for each of K = ``num_neighbors`` greedy neighbours (section 3.4).
 
     Args:
-        max_dimension: k_max, points after which a subspace grows no more.
-        slack: eps; points whose projection has norm at least 1 - eps are neighbours too.
+        max_dimension: k_max, points after which a subspace grows no more. Where the points themselves span no more
+            than that, all become neighbours of each other: N * N non-zeros.
+        slack: eps in [0, 1); points whose projection has norm at least 1 - eps are neighbours too.
+
+    Raises:
+        ValueError: also where the subspaces would grow to the whole space, K >= D and k_max >= D.
     """
-    check_positive(num_neighbors=num_neighbors, max_dimension=max_dimension)
+    check_counts(num_neighbors=num_neighbors, max_dimension=max_dimension)
+    if not (is_real(slack) and 0 <= slack < 1):
+        raise ValueError(f"slack must be in [0, 1), not {slack!r}")
     work = Work(points, queries, rows, memory_gib)
     (number, dim), units = work.points.shape, neighbors.unit_rows(work.points)
     if num_neighbors > number - 1:
         raise ValueError(f"num_neighbors is {num_neighbors}; {number} points have at most {number - 1}")
     size = min(max_dimension, num_neighbors)
+    if size >= dim:
+        raise ValueError(f"max_dimension is {max_dimension}; it must be less than the {dim} of the space")
     blocks = [
         from_dense(neighbors.nsn_block(units, neighbors.unit_rows(block), own, num_neighbors, size, slack).double())
         for block, own in work.blocks(4 * number + size * dim)
@@ -181,17 +217,23 @@ def ssc_lasso(
         penalty: rho of ADMM; ``alpha`` if not given, as in the authors' code. It changes the speed only.
         max_iterations, tolerance: end; the tolerance bounds every entry of the primal and dual residuals.
 
+    A few square matrices of size min(N, D) are made whatever ``memory_gib`` says. Points that are orthogonal to all
+    others up to round-off have no coefficients, and do not count for the smallest weight.
+
     Raises:
-        ValueError: also where all points are orthogonal to each other: nothing can be expressed.
+        ValueError: also where all points are orthogonal to each other (nothing can be expressed), or some point
+            correlates so little with the others that the linear system is singular.
     """
-    check_positive(alpha=alpha, penalty=penalty, max_iterations=max_iterations)
+    check_positive(alpha=alpha, **given(penalty=penalty))
+    check_counts(max_iterations=max_iterations)
+    check_tolerance(tolerance)
     work = Work(points, queries, rows, memory_gib)
     (number, dim), points = work.points.shape, work.points
     least = lasso.smallest_largest_correlation(points, max(1, min(4096, CACHE_BYTES // number)))
     if least == 0:
         raise ValueError("no two points are correlated: none can be expressed by the others")
     outlier_weight = alpha / lasso.second_largest_l1(points) if outliers else None
-    weights = lasso.Weights(alpha / least, outlier_weight, penalty or alpha)
+    weights = lasso.Weights(alpha / least, outlier_weight, penalty or alpha, work.scale)
     solve = lasso.factorize(points, weights)
     codes = [
         from_dense(lasso.admm_block(points, block, own, weights, solve, max_iterations, tolerance))

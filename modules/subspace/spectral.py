@@ -8,6 +8,8 @@ from scipy.sparse import csr_array, diags_array
 from scipy.sparse.linalg import eigsh
 from sklearn.cluster import KMeans
 
+from modules.subspace.blocks import check_counts, given
+
 DENSE_LIMIT = 2000
 """Points up to which the eigenvalue problem is dense: exact and, there, no slower."""
 SPARSE_CLUSTERS = 50
@@ -47,7 +49,7 @@ def smallest_eigenvectors(graph: csr_array, number: int) -> tuple[np.ndarray, np
 
 
 def eigengap(eigenvalues: np.ndarray) -> int:
-    """Number of clusters, at least 2: where the ascending eigenvalues of the Laplacian jump most."""
+    """Number of clusters: where the ascending eigenvalues [M] of the Laplacian jump most, in 2 .. M - 1."""
     return 2 + int(np.argmax(np.diff(eigenvalues)[1:]))
 
 
@@ -64,21 +66,26 @@ def spectral_clustering(
         graph: the affinity.
         num_clusters: L; found by the eigengap (at least 2) if not given.
         seed: of k-means.
-        max_clusters: the eigengap's bound; without it N - 2 for small and SPARSE_CLUSTERS for large sets.
+        max_clusters: the eigengap's bound, at least 2; without it N - 1 for small and SPARSE_CLUSTERS for large sets.
         restarts: of k-means, the best of which counts.
 
     Raises:
-        ValueError: if there are fewer points than clusters, or too few points for an eigengap.
+        ValueError: if there are fewer points than clusters, too few points for an eigengap, or no edges to cut.
     """
     size = graph.shape[0]
+    check_counts(**given(num_clusters=num_clusters, max_clusters=max_clusters))
     if num_clusters is not None and not 1 <= num_clusters <= size:
         raise ValueError(f"num_clusters is {num_clusters}; {size} points allow 1 to {size}")
     if num_clusters == 1:
         return Clustering(np.zeros(size, np.int64), 1, np.zeros(1))
+    if max_clusters == 1:
+        raise ValueError("max_clusters is 1; the eigengap finds at least 2: give num_clusters 1 instead")
     if num_clusters is None and size < 4:
         raise ValueError(f"{size} points are too few to find the number of clusters: give num_clusters")
-    bound = max_clusters or (size - 2 if size <= DENSE_LIMIT else SPARSE_CLUSTERS)
-    wanted = num_clusters or min(max(bound, 2) + 1, size - 1)
+    if not graph.count_nonzero():
+        raise ValueError("no point is connected with another: nothing to cluster; loosen the bounds of the coding")
+    bound = max_clusters or (size - 1 if size <= DENSE_LIMIT else SPARSE_CLUSTERS)
+    wanted = num_clusters or min(bound + 1, size)
     values, vectors = smallest_eigenvectors(graph, wanted)
     found = num_clusters or eigengap(values)
     return Clustering(k_means(unit_rows(vectors[:, :found]), found, seed, restarts), found, values)

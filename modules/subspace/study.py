@@ -71,7 +71,7 @@ class Study(LightningModule):
         self.records = gather_records(self.records)
         for name in sorted({record["algorithm"] for record in self.records}):
             own = [record for record in self.records if record["algorithm"] == name]
-            for key in ("error", "fde", "true_positives", "seconds"):
+            for key in ("error", "fde", "true_positives", "no_false_connections", "seconds"):
                 if values := [record[key] for record in own if key in record]:
                     self.log(f"train/{key}_{name}", float(np.mean(values)), sync_dist=True)
 
@@ -123,13 +123,10 @@ class ClusteringStudy(Study):
             found = spectral_clustering(graph, wanted, self.kmeans_seed, restarts=self.restarts)
             seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
             times = {"seconds": seconds, "cpu_seconds": cpu_seconds, "coding_seconds": coded - start}
-            true, false = metrics.true_false_positives(coefficients, label)
             yield {
                 **names,
                 **metrics.labelling_metrics(found.labels, label),
-                "fde": metrics.feature_detection_error(coefficients, label),
-                "true_positives": float(true.mean()),
-                "false_positives": float(false.mean()),
+                **metrics.connection_metrics(coefficients, label),
                 "wrong_number": float(found.num_clusters != number),
                 **times,
             }

@@ -131,6 +131,47 @@ def test_tsc_weights() -> None:
         np.testing.assert_allclose(ours[j, nearest], np.exp(-2 * np.arccos(cosine[j, nearest])))
 
 
+def test_tsc_of_orthogonal_points() -> None:
+    """q neighbours by the definition, of weight exp(-pi); never the point itself, never a zero point."""
+    points = torch.cat((torch.eye(5, dtype=torch.float64), torch.zeros(2, 5, dtype=torch.float64)))
+    ours = tsc(points, 4).toarray()
+    expected = np.zeros((7, 7))
+    expected[:5, :5] = np.exp(-np.pi) * (1 - np.eye(5))
+    np.testing.assert_allclose(ours, expected, rtol=1e-12)
+    assert not tsc(points, 2, queries=points[5:]).nnz
+
+
+def test_nsn_refuses_a_subspace_that_is_the_space() -> None:
+    points = random_points(30, 6)
+    with pytest.raises(ValueError, match="max_dimension is 20; it must be less than the 6 of the space"):
+        nsn(points, 10)
+    assert nsn(points, 5).nnz < 30 * 29 and nsn(points, 10, 5).nnz < 30 * 29
+
+
+@pytest.mark.parametrize("outliers", [False, True])
+def test_lasso_of_a_point_orthogonal_up_to_round_off(outliers: bool) -> None:
+    """It has no coefficients, and does not blow up the weight of the fit for the others."""
+    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((30, 7)))[0]
+    draws = np.random.default_rng(1).standard_normal((40, 3))
+    points = torch.from_numpy(np.concatenate((draws[:20] @ basis[:, :3].T, draws[20:] @ basis[:, 3:6].T)))
+    points /= points.norm(dim=1, keepdim=True)
+    lonely = torch.cat((points, torch.from_numpy(basis[:, 6:].T)))
+    assert 0 < float((lonely[:40] @ lonely[40]).abs().max()) < 1e-15
+    ours = ssc_lasso(lonely, outliers=outliers).toarray()
+    assert np.isfinite(ours).all() and ours[:40].any(1).all()
+    if not outliers:  # absolute errors may be smaller with points that are orthogonal
+        assert not ours[40].any() and not ours[:, 40].any()
+        np.testing.assert_allclose(ours[:40, :40], ssc_lasso(points).toarray(), atol=1e-9)
+
+
+def test_lasso_whose_system_is_singular_says_so() -> None:
+    points = random_points(6, 60).float().repeat(5, 1)
+    with pytest.raises(ValueError, match=r"singular in torch.float32.*larger penalty"):
+        ssc_lasso(points, alpha=1e12, penalty=1e-12)
+    with pytest.raises(ValueError, match="no two points are correlated"):
+        ssc_lasso(torch.eye(4))
+
+
 def test_nsn_against_its_definition() -> None:
     points = random_points(25, 6, seed=2)
     units = (points / points.norm(dim=1, keepdim=True)).numpy()

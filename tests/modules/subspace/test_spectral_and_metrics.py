@@ -7,7 +7,7 @@ import pytest
 from scipy.sparse import block_diag, csr_array
 
 from modules.subspace import metrics
-from modules.subspace.spectral import affinity, eigengap, smallest_eigenvectors, spectral_clustering
+from modules.subspace.spectral import affinity, eigengap, normalized, smallest_eigenvectors, spectral_clustering
 
 
 def blocks(*sizes: int, noise: float = 0.0) -> tuple[csr_array, np.ndarray]:
@@ -49,9 +49,45 @@ def test_one_cluster_isolated_points_and_too_few_points() -> None:
         spectral_clustering(blocks(3)[0])
 
 
+@pytest.mark.parametrize("size", [20, 60])
+def test_a_graph_without_edges_is_refused(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modules.subspace.spectral.DENSE_LIMIT", 40)
+    with pytest.raises(ValueError, match="no point is connected"):
+        spectral_clustering(csr_array((size, size)), 3)
+
+
+@pytest.mark.parametrize("name", ["num_clusters", "max_clusters"])
+@pytest.mark.parametrize("value", [0, -3, 2.5, "two"])
+def test_numbers_of_clusters_are_whole(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"{name} must be positive and whole"):
+        spectral_clustering(blocks(6, 6)[0], **{name: value})  # type: ignore[arg-type]
+
+
+def test_max_clusters_bounds_the_eigengap() -> None:
+    graph, _ = blocks(5, 6, 7, 8, noise=0.02)
+    assert spectral_clustering(graph).num_clusters == 4
+    assert spectral_clustering(graph, max_clusters=4).num_clusters == 4
+    assert spectral_clustering(graph, max_clusters=3).num_clusters <= 3
+    with pytest.raises(ValueError, match="max_clusters is 1"):
+        spectral_clustering(graph, max_clusters=1)
+
+
 def test_eigengap_is_at_least_two() -> None:
     assert eigengap(np.array([0.0, 0.9, 0.95, 1.0])) >= 2
     assert eigengap(np.array([0.0, 0.01, 0.02, 0.8, 0.9])) == 3
+
+
+def test_number_of_clusters_is_the_sheets() -> None:
+    """L = N - g with g the index, in 1 .. N - 2, of the largest drop of the descending eigenvalues."""
+    random, last = np.random.default_rng(0), 0
+    for _ in range(60):
+        size = int(random.integers(6, 14))
+        graph = affinity(csr_array(np.triu(random.random((size, size)) + 0.1, 1)))
+        values = np.sort(np.linalg.eigvalsh(np.eye(size) - normalized(graph).toarray()))[::-1]
+        expected = size - 1 - int(np.argmax((values[:-1] - values[1:])[: size - 2]))
+        assert spectral_clustering(graph, restarts=1).num_clusters == expected
+        last += expected == size - 1
+    assert last > 0
 
 
 def test_clustering_error_by_all_permutations() -> None:
@@ -71,3 +107,26 @@ def test_positives_and_feature_detection_error() -> None:
     expected = np.mean([1 - 3 / 5, 0, 1 - 1 / np.sqrt(3)])
     assert metrics.feature_detection_error(coefficients, truth) == pytest.approx(expected)
     assert not metrics.no_false_connections(coefficients, truth)
+    assert metrics.no_false_connections(csr_array(np.diag([1.0, 0, 0], 1)), truth)
+
+
+def test_rates_and_masses_of_figure_4() -> None:
+    """By the formulas, for classes of different sizes, one of them a single point."""
+    random = np.random.default_rng(0)
+    truth = np.array([3, 3, 3, 3, 1, 1, 7])
+    dense = random.standard_normal((7, 7)) * (random.random((7, 7)) < 0.5) * (1 - np.eye(7))
+    true_rates, false_rates, true_mass, false_mass = [], [], 0.0, 0.0
+    for cluster in (1, 3, 7):
+        own = truth == cluster
+        size = own.sum()
+        inside, outside = dense[own][:, own], dense[own][:, ~own]
+        true_rates.append(np.count_nonzero(inside) / (size * (size - 1)) if size > 1 else 0.0)
+        false_rates.append(np.count_nonzero(outside) / (size * (7 - size)))
+        true_mass, false_mass = true_mass + np.abs(inside).sum(), false_mass + np.abs(outside).sum()
+    ours = metrics.connection_metrics(csr_array(dense), truth)
+    assert ours["true_positive_rate"] == pytest.approx(np.mean(true_rates))
+    assert ours["false_positive_rate"] == pytest.approx(np.mean(false_rates))
+    assert (ours["true_l1"], ours["false_l1"]) == (pytest.approx(true_mass / 7), pytest.approx(false_mass / 7))
+    assert ours["no_false_connections"] == 0
+    one = metrics.connection_metrics(csr_array(np.ones((3, 3)) - np.eye(3)), np.zeros(3, int))
+    assert (one["true_positive_rate"], one["false_positive_rate"], one["no_false_connections"]) == (1, 0, 1)

@@ -22,7 +22,7 @@ SONAR = (
     "Repository, Connectionist Bench (Sonar, Mines vs. Rocks)"
 )
 
-CLASSES = {"M": 1, "R": 0}
+CLASSES: tuple[set[str | float], ...] = ({"M", "R"}, {1.0, -1.0}, {1.0, 0.0})
 
 
 def read_sonar(root: Path) -> tuple[Tensor, Tensor]:
@@ -30,20 +30,24 @@ def read_sonar(root: Path) -> tuple[Tensor, Tensor]:
 
     Raises:
         FileNotFoundError: naming what is expected where.
-        ValueError: if a line is not 60 numbers and a class.
+        ValueError: if a line is not 60 finite numbers and a class, or the classes are not exactly two of one kind.
     """
     paths = [root / name for name in ("sonar.csv", "sonar.all-data") if (root / name).is_file()]
     if not paths:
         raise FileNotFoundError(f"nothing of sonar in {root}. Expected is {SONAR}. Set the root by PARSIMONY_DATA.")
-    rows = [line.split(",") for line in paths[0].read_text(encoding="utf-8").split()]
     try:
+        lines = paths[0].read_text(encoding="utf-8-sig").splitlines()
+        rows = [[word.strip() for word in line.split(",")] for line in lines if line.strip()]
         points = np.array([[float(word) for word in row[:-1]] for row in rows])
-        label = [CLASSES[row[-1]] if row[-1] in CLASSES else int(float(row[-1]) > 0) for row in rows]
+        classes = [row[-1] if row[-1] in ("M", "R") else float(row[-1]) for row in rows]
     except ValueError as error:
         raise ValueError(f"{paths[0]} is not {SONAR}: {error}") from None
-    if points.ndim != 2 or points.shape[1] != 60:
-        raise ValueError(f"{paths[0]} holds {points.shape} numbers, not 60 a line. Expected is {SONAR}.")
-    return torch.from_numpy(points), torch.tensor(label)
+    if points.ndim != 2 or points.shape[1] != 60 or not np.isfinite(points).all():
+        raise ValueError(f"{paths[0]} holds {points.shape} numbers, not 60 finite ones a line. Expected is {SONAR}.")
+    if set(classes) not in CLASSES:
+        found = ", ".join(sorted(map(str, set(classes))))
+        raise ValueError(f"{paths[0]} has the classes {found}. Expected is {SONAR}.")
+    return torch.from_numpy(points), torch.tensor([int(c in ("M", 1.0)) for c in classes])
 
 
 def read_classes(name: str, root: Path) -> tuple[Tensor, Tensor]:
@@ -63,9 +67,13 @@ def read_classes(name: str, root: Path) -> tuple[Tensor, Tensor]:
 
 
 class SplitDraws(Dataset):
+    """``repeats`` splits of points [N, p] with label [N]. Raises ValueError if ``share`` leaves one part empty."""
+
     def __init__(self, points: Tensor, label: Tensor, share: float, repeats: int, seed: int) -> None:
         self.points, self.label = unit_norm(points), label
-        self.share, self.repeats, self.seed = share, repeats, seed
+        self.num_train, self.repeats, self.seed = round(share * len(points)), repeats, seed
+        if not 0 < self.num_train < len(points):
+            raise ValueError(f"share {share} of {len(points)} samples leaves none to train on or none to test on")
 
     def __len__(self) -> int:
         return self.repeats
@@ -73,7 +81,7 @@ class SplitDraws(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         order = np.random.default_rng([self.seed, index]).permutation(len(self.points))
         is_train = torch.zeros(len(self.points), dtype=torch.bool)
-        is_train[order[: round(self.share * len(order))]] = True
+        is_train[order[: self.num_train]] = True
         return {"points": self.points, "label": self.label, "is_train": is_train, "index": index, "setting": {}}
 
 

@@ -68,6 +68,8 @@ class ConeProblems(LightningDataModule):
         self.save_hyperparameters()
         if min(dim, num_atoms, repeats) < 1 or num_flips < 0:
             raise ValueError(f"dim, num_atoms and repeats must be positive: {dim}, {num_atoms}, {repeats}")
+        if not 0 < scale < np.inf:
+            raise ValueError(f"scale must be positive, not {scale}")
         self.draws = ConeDraws(dim, num_atoms, num_flips, scale, repeats, seed)
 
     def train_dataloader(self) -> DataLoader:

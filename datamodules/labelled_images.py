@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pytorch_lightning import LightningDataModule
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.array_files import whole_numbers
+from datamodules.mat_files import read_mat
 from datamodules.point_sets import GatheredPoints, data_root, gathering_loader, unit_norm
 
 HOW_TO_GET = {
@@ -21,43 +21,47 @@ HOW_TO_GET = {
     "extended_yale_b": "CroppedYale/yaleB01 .. yaleB39/*.pgm, 168x192 pixels, of the cropped Extended Yale Face "
     "Database B, http://vision.ucsd.edu/~leekc/ExtYaleDatabase/ExtYaleB.html",
 }
+OFFICIAL_SIZE = (168, 192)
 SIZE = (42, 48)
 """Width and height to which the paper shrinks the official 168x192 crops, a factor of 4."""
 Name = Literal["extended_yale_b_32x32", "coil20", "extended_yale_b"]
 
 
-def read_mat(path: Path, points_key: str, label_key: str) -> tuple[Tensor, Tensor]:
-    """Points float64 [N, D] in [0, 1] (bytes are divided by 255) and labels [N].
+def read_points(path: Path, points_key: str, label_key: str) -> tuple[Tensor, Tensor]:
+    """Points float64 [N, D] of a .mat file, in [0, 1] (bytes are divided by 255), and labels [N].
 
     Raises:
-        ValueError: if the file is not a MATLAB file or lacks the arrays.
+        ValueError: if the file is not a MATLAB file, lacks the arrays or has others than these.
     """
-    try:
-        content = loadmat(path, variable_names=[points_key, label_key])
-        points, label = content[points_key], content[label_key].reshape(-1)
-    except (ValueError, LookupError, TypeError, NotImplementedError, OSError, EOFError, MatReadError) as error:
-        raise ValueError(f"{path} is not a MATLAB file with {points_key} and {label_key}: {error}") from None
-    is_matrix = points.ndim == 2 and points.dtype.kind in "uif" and label.dtype.kind in "uif"
-    if not is_matrix or len(points) != len(label):
+    points, label = read_mat(path, [points_key, label_key])
+    if points.ndim != 2 or len(points) != label.size:
         raise ValueError(f"{path}: {points_key} {points.shape} and {label_key} {label.shape} are not points and labels")
     scale = 255.0 if points.dtype == np.uint8 else 1.0
-    return torch.from_numpy(points.astype(np.float64) / scale), torch.from_numpy(label.astype(np.int64))
+    return torch.from_numpy(points.astype(np.float64) / scale), torch.from_numpy(whole_numbers(label, path))
+
+
+def read_pgm(path: Path) -> np.ndarray:
+    """One image of the official layout, area-averaged to 48x42: float64 [2016] in [0, 1].
+
+    Raises:
+        ValueError: if it is damaged or anything but 8-bit gray of 168x192 pixels.
+    """
+    try:
+        with Image.open(path, formats=["PPM"]) as image:
+            if image.mode != "L" or image.size != OFFICIAL_SIZE:
+                raise ValueError(f"mode {image.mode} and size {image.size} are not 8-bit gray of {OFFICIAL_SIZE}")
+            return np.asarray(image.resize(SIZE, Image.Resampling.BOX)).reshape(-1) / 255
+    except Exception as error:  # Pillow's parsers raise nearly anything on damaged bytes
+        raise ValueError(f"{path} cannot be read: {error}") from None
 
 
 def read_cropped_yale(folder: Path) -> tuple[Tensor, Tensor]:
-    """The official layout, area-averaged to 48x42: points [N, 2016] in [0, 1]; ambient-light images are left out."""
-    points, labels = [], []
-    for path in sorted(folder.glob("yaleB*/*.pgm")):
-        if "Ambient" not in path.name:
-            try:
-                with Image.open(path) as image:
-                    points.append(np.asarray(image.convert("L").resize(SIZE, Image.Resampling.BOX)).reshape(-1) / 255)
-            except (UnidentifiedImageError, OSError) as error:
-                raise ValueError(f"{path} cannot be read: {error}") from None
-            labels.append(int("".join(c for c in path.parent.name if c.isdigit()) or 0))
-    if not points:
+    """The official layout: points [N, 2016] in [0, 1] and the subjects [N]; ambient-light images are left out."""
+    paths = [path for path in sorted(folder.glob("yaleB*/*.pgm")) if "Ambient" not in path.name]
+    if not paths:
         raise ValueError(f"no yaleB*/*.pgm in {folder}. Expected is {HOW_TO_GET['extended_yale_b']}")
-    return torch.from_numpy(np.stack(points)), torch.tensor(labels)
+    labels = [int("".join(c for c in path.parent.name if c.isdecimal()) or 0) for path in paths]
+    return torch.from_numpy(np.stack([read_pgm(path) for path in paths])), torch.tensor(labels)
 
 
 def read_images(name: str, root: Path) -> tuple[Tensor, Tensor]:
@@ -68,8 +72,8 @@ def read_images(name: str, root: Path) -> tuple[Tensor, Tensor]:
         ValueError: for an unknown name or a damaged file.
     """
     readers: dict[str, tuple[str, Callable[[Path], tuple[Tensor, Tensor]]]] = {
-        "extended_yale_b_32x32": ("extended_yale_b_32x32.mat", lambda path: read_mat(path, "fea", "gnd")),
-        "coil20": ("coil20.mat", lambda path: read_mat(path, "X", "Y")),
+        "extended_yale_b_32x32": ("extended_yale_b_32x32.mat", lambda path: read_points(path, "fea", "gnd")),
+        "coil20": ("coil20.mat", lambda path: read_points(path, "X", "Y")),
         "extended_yale_b": ("CroppedYale", read_cropped_yale),
     }
     if name not in readers:
@@ -101,12 +105,17 @@ class LabelledImages(GatheredPoints):
     ) -> None:
         super().__init__(batch_size)
         self.save_hyperparameters()
+        if classes is not None and classes < 1:
+            raise ValueError(f"classes must be at least 1, or null for all, not {classes}")
         self.source, self.classes, self.normalize, self.root = name, classes, normalize, data_root(root)
 
     def load(self) -> tuple[Tensor, Tensor]:
         points, label = read_images(self.source, self.root)
         if self.classes is not None:
-            kept = label <= label.unique()[: self.classes].max()
+            present = label.unique()
+            if self.classes > len(present):
+                raise ValueError(f"{self.source} has {len(present)} classes; {self.classes} are asked for")
+            kept = label <= present[self.classes - 1]
             points, label = points[kept], label[kept]
         return unit_norm(points) if self.normalize else points, label
 

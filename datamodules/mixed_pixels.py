@@ -54,8 +54,10 @@ class MixedPixels(GatheredPoints):
     ) -> None:
         super().__init__(batch_size)
         self.save_hyperparameters()
-        if min(num_endmembers, bands) < 1 or num_pixels < num_endmembers or concentration <= 0:
+        if min(num_endmembers, bands) < 1 or num_pixels < num_endmembers or not 0 < concentration < np.inf:
             raise ValueError(f"sizes or concentration: {num_endmembers, bands, num_pixels, concentration}")
+        if np.isnan(noise_db):
+            raise ValueError("noise_db must be a number of dB, not NaN")
         self.sizes, self.concentration = (num_endmembers, bands, num_pixels), concentration
         self.noise_db, self.seed = noise_db, seed
 

@@ -9,37 +9,25 @@ from typing import Literal
 
 import numpy as np
 import torch
-from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
-from scipy.sparse import issparse
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from datamodules.array_files import read_npy
+from datamodules.mat_files import read_mat
 from datamodules.point_sets import GatheredPoints, data_root
 
 
 def read_array(path: Path, variable: str) -> np.ndarray:
-    """float64 array from a .npy file (never pickled) or from ``variable`` of a .mat file of MATLAB 5 to 7.2; sparse
-    matrices become dense.
+    """float64 array of two or more axes from a .npy file or from ``variable`` of a .mat file, as in array_files.py.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read or holds anything but real numbers.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}: expected is a .npy array, or a .mat file that holds {variable}")
-    try:
-        if path.suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
-        else:
-            array = loadmat(path, variable_names=[variable])[variable]
-    except (ValueError, LookupError, TypeError, NotImplementedError, OSError, EOFError, MatReadError) as error:
-        raise ValueError(f"{path} cannot be read as a .npy array or a .mat file with {variable}: {error}") from None
-    if issparse(array):
-        array = array.toarray()
-    if array.dtype.kind not in "biuf" or array.ndim < 2:
-        raise ValueError(f"{path} holds {array.dtype} of shape {array.shape}, not a real array of two or more axes")
-    return array.astype(np.float64)
+    array = read_npy(path) if path.suffix == ".npy" else read_mat(path, [variable])[0]
+    if array.ndim < 2:
+        raise ValueError(f"{path} holds an array of shape {array.shape}, not a real array of two or more axes")
+    return np.require(array, np.float64, "W")
 
 
 class ArrayFile(GatheredPoints):
@@ -114,7 +102,7 @@ class LowRankTensor(GatheredPoints):
         super().__init__(batch_size)
         self.save_hyperparameters()
         self.shape = [60, 50, 24] if shape is None else shape
-        if len(self.shape) < 2 or min(*self.shape, rank) < 1 or not 0 <= zeros < 1 or noise < 0:
+        if len(self.shape) < 2 or min(*self.shape, rank) < 1 or not 0 <= zeros < 1 or not 0 <= noise < np.inf:
             raise ValueError(f"two or more sizes, rank >= 1, 0 <= zeros < 1, noise >= 0: {shape, rank, zeros, noise}")
         self.rank, self.zeros, self.noise, self.seed = rank, zeros, noise, seed
 

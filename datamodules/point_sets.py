@@ -15,6 +15,7 @@ from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.array_files import read_csv, read_npy, whole_numbers
 from datamodules.base import EpochSampler, ResumableDataLoader, data_root, evaluation_loader, rank_and_world
 
 NO_LABEL = -1
@@ -89,36 +90,24 @@ def unit_norm(points: Tensor) -> Tensor:
     return points / torch.where(norms > 0, norms, 1.0)
 
 
+def read_numbers(path: Path) -> np.ndarray:
+    """Real numbers of a .npy file (any shape) or of a .csv file ([N, D]), as in array_files.py."""
+    if path.suffix not in (".npy", ".csv"):
+        raise ValueError(f"{path} cannot be read: its name must end in .npy or .csv")
+    return read_npy(path) if path.suffix == ".npy" else read_csv(path)
+
+
 def read_matrix(path: Path) -> np.ndarray:
-    """Numbers [N, D] of a .npy file (never pickled) or of a .csv file with commas and at most one header line.
+    """float64 [N, D] with N, D >= 1 of a .npy file or of a .csv file with at most one header line.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it holds anything but a matrix of numbers.
+        ValueError: if it holds anything but a matrix of real numbers.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}: expected is a .npy or .csv matrix with a point in each row")
-    try:
-        if path.suffix == ".npy":
-            matrix = np.load(path, allow_pickle=False)
-        elif path.suffix == ".csv":
-            first = path.open(encoding="utf-8").readline()
-            matrix = np.loadtxt(path, delimiter=",", ndmin=2, skiprows=0 if is_numeric(first) else 1)
-        else:
-            raise ValueError("the name must end in .npy or .csv")
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} cannot be read as a matrix: {error}") from None
-    if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.number) or np.iscomplexobj(matrix):
-        raise ValueError(f"{path} holds {matrix.dtype} of shape {matrix.shape}, not a real matrix [N, D]")
-    return matrix.astype(np.float64)
-
-
-def is_numeric(line: str) -> bool:
-    try:
-        [float(word) for word in line.split(",")]
-    except ValueError:
-        return False
-    return True
+    matrix = read_numbers(path)
+    if matrix.ndim != 2:
+        raise ValueError(f"{path} holds an array of shape {matrix.shape}, not a real matrix [N, D]")
+    return np.require(matrix, np.float64)
 
 
 class PointFiles(GatheredPoints):
@@ -158,10 +147,7 @@ class PointFiles(GatheredPoints):
 
     @staticmethod
     def _labels(path: Path, number: int) -> Tensor:
-        if path.is_file() and path.suffix == ".npy":
-            values = np.load(path, allow_pickle=False).reshape(-1)
-        else:
-            values = read_matrix(path).reshape(-1)
-        if len(values) != number or not np.array_equal(values, np.round(values)):
-            raise ValueError(f"{path} holds {len(values)} labels for {number} points, or not whole numbers")
-        return torch.from_numpy(values.astype(np.int64))
+        values = whole_numbers(read_numbers(path), path)
+        if len(values) != number:
+            raise ValueError(f"{path} holds {len(values)} labels for {number} points")
+        return torch.from_numpy(values)

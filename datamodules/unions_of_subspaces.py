@@ -47,6 +47,11 @@ def draw_bases(setting: Setting, random: np.random.Generator) -> list[np.ndarray
     return [np.hstack((common, orthonormal(m, k, random))) for k in own]
 
 
+def num_points(density: float, dim: int) -> int:
+    """n_l, rounded half up."""
+    return int(np.floor(density * dim + 0.5))
+
+
 def draw_union(setting: Setting, key: list[int]) -> tuple[Tensor, Tensor]:
     """Points [N, m] and labels [N], ordered by subspace; a function of the setting and ``key`` alone.
 
@@ -55,7 +60,7 @@ def draw_union(setting: Setting, key: list[int]) -> tuple[Tensor, Tensor]:
     random = np.random.default_rng(key)
     points, labels = [], []
     for index, basis in enumerate(draw_bases(setting, random)):
-        number = int(np.floor(setting.density * basis.shape[1] + 0.5))
+        number = num_points(setting.density, basis.shape[1])
         coefficients = random.standard_normal((number, basis.shape[1]))
         coefficients /= np.linalg.norm(coefficients, axis=1, keepdims=True)
         points.append(coefficients @ basis.T)
@@ -78,8 +83,10 @@ def check(setting: Setting) -> Setting:
     needed = t + sum(dim - t for dim in setting.dims) if setting.joint_basis else max(setting.dims)
     if needed > m:
         raise ValueError(f"{len(setting.dims)} such subspaces need {needed} dimensions, ambient is {m}")
-    if setting.density <= 0 or setting.noise < 0:
+    if not 0 < setting.density < np.inf or not 0 <= setting.noise < np.inf:
         raise ValueError(f"density must be positive and noise not negative: {setting.density}, {setting.noise}")
+    if num_points(setting.density, min(setting.dims)) < 1:
+        raise ValueError(f"density {setting.density} gives no point of {min(setting.dims)} dimensions; raise it")
     return setting
 
 
@@ -152,7 +159,9 @@ class UnionGrid(LightningDataModule):
         self.save_hyperparameters()
         if repeats < 1:
             raise ValueError(f"repeats must be at least 1, not {repeats}")
-        grid = product(shared, density, noise)
+        grid = list(product(shared, density, noise))
+        if not grid:
+            raise ValueError(f"shared, density and noise need a value each, not {shared}, {density}, {noise}")
         settings = [check(Setting(ambient, tuple(dims), t, r, s, joint_basis, normalize)) for t, r, s in grid]
         self.draws = UnionDraws(settings, repeats, seed)
 

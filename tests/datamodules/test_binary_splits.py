@@ -35,6 +35,33 @@ def test_sonar_in_both_forms(tmp_path: Path) -> None:
     assert read_classes("sonar", tmp_path)[1].tolist() == [0, 1, 1, 0]
 
 
+@pytest.mark.parametrize("classes", ["1 2", "nan 1", "1 1", "M 0", "0 -1", "inf 0", "M R 1"])
+def test_sonar_has_two_classes_of_one_kind(tmp_path: Path, classes: str) -> None:
+    line = ",".join(["0.5"] * 60)
+    (tmp_path / "sonar.csv").write_text("".join(f"{line},{c}\n" for c in classes.split()))
+    with pytest.raises(
+        ValueError, match=r"sonar\.csv has the classes .*Expected is sonar\.csv \(60 numbers and a class"
+    ):
+        read_classes("sonar", tmp_path)
+
+
+def test_sonar_of_a_spreadsheet(tmp_path: Path) -> None:
+    line = ", ".join(["0.5"] * 60)
+    (tmp_path / "sonar.csv").write_text(f"{line}, 1.0\n\n{line}, 0\n", encoding="utf-8-sig")
+    points, label = read_classes("sonar", tmp_path)
+    assert points.shape == (2, 60) and label.tolist() == [1, 0]
+    for content in (b"\xff\xfe0\x00", f"{line},1\n{line.replace('0.5', 'nan')},0\n".encode(), b""):
+        (tmp_path / "sonar.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=r"sonar\.csv"):
+            read_classes("sonar", tmp_path)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.9999])
+def test_a_share_leaves_samples_on_both_sides(share: float) -> None:
+    with pytest.raises(ValueError, match=f"share {share} of 442 samples leaves none"):
+        BinarySplits(share=share).setup("fit")
+
+
 def test_what_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="Connectionist Bench"):
         BinarySplits("sonar", root=str(tmp_path)).setup("fit")

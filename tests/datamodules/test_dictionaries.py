@@ -24,3 +24,5 @@ def test_problems_follow_from_the_seed_in_the_order_of_the_authors_code() -> Non
 def test_sizes_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="must be positive"):
         ConeProblems(repeats=0)
+    with pytest.raises(ValueError, match="scale must be positive"):
+        ConeProblems(scale=float("nan"))

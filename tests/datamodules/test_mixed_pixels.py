@@ -27,3 +27,7 @@ def test_noise_has_its_strength() -> None:
 def test_sizes_that_cannot_be() -> None:
     with pytest.raises(ValueError, match="sizes or concentration"):
         MixedPixels(6, 10, 5)
+    with pytest.raises(ValueError, match="sizes or concentration"):
+        MixedPixels(concentration=float("nan"))
+    with pytest.raises(ValueError, match="noise_db"):
+        MixedPixels(noise_db=float("nan"))

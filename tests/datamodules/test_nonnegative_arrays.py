@@ -43,6 +43,20 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         ArrayFile("names.mat", "zeros", scale="mean", root=root).load()
 
 
+def test_foreign_and_empty_arrays(tmp_path: Path) -> None:
+    matrix = csc_matrix(np.eye(20))
+    matrix.indices[3] = 25
+    savemat(tmp_path / "a.mat", {"V": matrix, "empty": np.zeros((0, 3))})
+    np.savez(tmp_path / "archive.npz", a=np.zeros((2, 2)))
+    (tmp_path / "archive.npz").rename(tmp_path / "a.npy")
+    for file, variable in (("a.mat", "V"), ("a.mat", "empty"), ("a.npy", "V")):
+        with pytest.raises(ValueError, match=f"{file} cannot be read"):
+            ArrayFile(file, variable, scale="max", root=str(tmp_path)).load()
+    np.save(tmp_path / "big.npy", np.arange(6, dtype=">f4").reshape(2, 3))
+    values = ArrayFile("big.npy", scale="max", root=str(tmp_path)).load()[0]
+    torch.testing.assert_close(values, torch.arange(6, dtype=torch.float64).reshape(2, 3) / 5)
+
+
 def test_digits() -> None:
     points, label = Digits().load()
     assert points.shape == (1797, 64) and (float(points.min()), float(points.max())) == (0, 1)
@@ -57,3 +71,5 @@ def test_a_generated_tensor_has_its_rank_and_noise() -> None:
     assert float(noisy.min()) >= 0
     with pytest.raises(ValueError, match="two or more sizes"):
         LowRankTensor([5])
+    with pytest.raises(ValueError, match="noise >= 0"):
+        LowRankTensor(noise=float("nan"))

@@ -42,6 +42,24 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     np.save(tmp_path / "three.npy", np.zeros(3))
     with pytest.raises(ValueError, match="3 labels for 2 points"):
         PointFiles("good.npy", "three.npy", root=str(tmp_path)).setup("fit")
+    (tmp_path / "empty.csv").write_text("x,y\n")
+    np.save(tmp_path / "none.npy", np.zeros((0, 2)))
+    for name in ("empty.csv", "none.npy", "good.txt"):
+        with pytest.raises(ValueError, match=f"{name} cannot be read"):
+            PointFiles(name, root=str(tmp_path)).setup("fit")
+
+
+def test_labels_that_are_none(tmp_path: Path) -> None:
+    np.save(tmp_path / "good.npy", np.zeros((2, 2)))
+    labels = [[np.inf, 1], [1e300, 1], [0.5, 1], [1j, 1], ["a", "b"], []]
+    for values in labels:
+        np.save(tmp_path / "labels.npy", np.array(values))
+        with pytest.raises(ValueError, match=r"labels\.npy"):
+            PointFiles("good.npy", "labels.npy", root=str(tmp_path)).setup("fit")
+    for content in (b"", b"PK\x03\x04", (tmp_path / "good.npy").read_bytes()[:-5]):
+        (tmp_path / "labels.npy").write_bytes(content)
+        with pytest.raises(ValueError, match=r"labels\.npy cannot be read"):
+            PointFiles("good.npy", "labels.npy", root=str(tmp_path)).setup("fit")
 
 
 def test_joint_bases_have_the_affinity_that_the_sheet_says() -> None:

@@ -3,7 +3,8 @@
 All right-hand sides share the Gram matrix. Each carries the Cholesky factor of its active atoms' part of it and the
 forward solution, which an atom that enters extends by a row and one that leaves rotates back into a triangle, in
 O(k^2) for k active atoms. Several atoms enter at once; each walk to least squares ends lower than it began, so no set
-returns. At the end the residual in the space of the data gives back the digits that the Gram matrix loses.
+returns. At the end the residual in the space of the data gives back the digits that the Gram matrix loses, where its
+condition allows; nnls.py checks what comes out and hands the rest to orthogonal.py.
 
 Letters: n atoms, d dimension, B right-hand sides, k active atoms, S = min(d, n) of them at most.
 """
@@ -21,7 +22,7 @@ MATHS = {"reassoc", "contract", "nsz"}
 
 
 @njit(nogil=True, cache=True, fastmath=MATHS)
-def _dot(a, b, size):
+def dot(a, b, size):
     total = 0.0
     for i in range(size):
         total += a[i] * b[i]
@@ -32,11 +33,11 @@ def _dot(a, b, size):
 def _forward(factor, right, size, out):
     """factor out = right."""
     for i in range(size):
-        out[i] = (right[i] - _dot(factor[i], out, i)) / factor[i, i]
+        out[i] = (right[i] - dot(factor[i], out, i)) / factor[i, i]
 
 
 @njit(nogil=True, cache=True, fastmath=MATHS)
-def _backward(factor, right, size, out):
+def backward(factor, right, size, out):
     """factor^T out = right."""
     out[:size] = right[:size]
     for i in range(size - 1, -1, -1):
@@ -53,11 +54,11 @@ def _add(gram, target, atoms, size, factor, half, cross, atom):
         cross[i] = gram[atom, atoms[i]]
     row = factor[size]
     _forward(factor, cross, size, row)
-    rest = gram[atom, atom] - _dot(row, row, size)
+    rest = gram[atom, atom] - dot(row, row, size)
     if rest <= DEPENDENT * gram[atom, atom]:
         return False
     row[size] = np.sqrt(rest)
-    half[size] = (target[atom] - _dot(row, half, size)) / row[size]
+    half[size] = (target[atom] - dot(row, half, size)) / row[size]
     atoms[size] = atom
     return True
 
@@ -83,7 +84,7 @@ def _drop(atoms, values, size, factor, half, place):
 def _walk(atoms, values, size, factor, half, goal):
     """Go to least squares on the active atoms; what would become negative on the way leaves. The new size."""
     while size > 0:
-        _backward(factor, half, size, goal)
+        backward(factor, half, size, goal)
         step, place = 1.0, -1
         for i in range(size):
             if goal[i] <= 0:
@@ -123,28 +124,27 @@ def _refine(columns, y, atoms, values, size, factor, rest, cross, goal):
             for j in range(len(rest)):
                 rest[j] -= value * column[j]
         for i in range(size):
-            cross[i] = _dot(columns[atoms[i]], rest, len(rest))
+            cross[i] = dot(columns[atoms[i]], rest, len(rest))
         _forward(factor, cross, size, goal)
         cross[:size] = goal[:size]
-        _backward(factor, cross, size, goal)
+        backward(factor, cross, size, goal)
         for i in range(size):
             values[i] += goal[i]
 
 
 @njit(nogil=True, cache=True, fastmath=MATHS)
-def _solve_rows(columns, gram, right, targets, floors, together, most, out):
-    """Fill out [B, n]; the largest number of rounds."""
+def _solve_rows(columns, gram, right, targets, floors, together, most, out, rounds):
+    """Fill out [B, n] and the numbers of rounds [B]."""
     number, dim = columns.shape
     capacity = min(number, dim)
     factor, half, goal = np.zeros((capacity, capacity)), np.zeros(capacity), np.zeros(capacity)
     cross, values, rest = np.zeros(capacity), np.zeros(capacity), np.zeros(dim)
     atoms, descent = np.zeros(capacity, np.int64), np.zeros(number)
     is_shut, picks = np.zeros(number, np.bool_), np.zeros(together, np.int64)
-    longest = 0
     for b in range(len(right)):
-        target, floor, size, rounds = targets[b], floors[b], 0, 0
+        target, floor, size = targets[b], floors[b], 0
         is_shut[:] = False  # spanned by the active atoms as they are
-        while rounds < most:
+        while rounds[b] < most:
             _descend(gram, target, atoms, values, size, descent)
             for i in range(size):
                 descent[atoms[i]] = 0.0
@@ -161,12 +161,10 @@ def _solve_rows(columns, gram, right, targets, floors, together, most, out):
             if size > before:
                 is_shut[:] = False
                 size = _walk(atoms, values, size, factor, half, goal)
-            rounds += 1
+            rounds[b] += 1
         _refine(columns, right[b], atoms, values, size, factor, rest, cross, goal)
         for i in range(size):
             out[b, atoms[i]] = max(values[i], 0.0)
-        longest = max(longest, rounds)
-    return longest
 
 
 @njit(nogil=True, cache=True, fastmath=MATHS)
@@ -188,8 +186,13 @@ def _steepest(descent, floor, is_shut, picks):
     return found
 
 
-def solve(atoms: np.ndarray, right: np.ndarray, most: int, tolerance: float, threads: int) -> tuple[np.ndarray, int]:
-    """Coefficients [B, n] of right-hand sides [B, d] over atoms [d, n], and the largest number of rounds.
+def solve(
+    atoms: np.ndarray, right: np.ndarray, most: int, tolerance: float, threads: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients [B, n] of right-hand sides [B, d] over atoms [d, n], and the numbers of rounds [B].
+
+    Atoms whose squared distance from the span of others is below DEPENDENT of their own may be missing, and badly
+    conditioned sets may leave any error: check with orthogonal.certify. The squares of norms must be within range.
 
     Args:
         most: rounds in which atoms enter.
@@ -200,13 +203,14 @@ def solve(atoms: np.ndarray, right: np.ndarray, most: int, tolerance: float, thr
     right = np.ascontiguousarray(right)  # the kernel is compiled for one layout
     gram, targets = columns @ atoms, right @ atoms
     floors = tolerance * np.sqrt(gram.diagonal()) * np.linalg.norm(right, axis=1)[:, None]
-    out = np.zeros_like(targets)
+    out, rounds = np.zeros_like(targets), np.zeros(len(right), np.int64)
     bounds = np.linspace(0, len(right), min(threads, max(1, len(right))) + 1).astype(int)
 
-    def part(i: int) -> int:
-        rows = slice(bounds[i], bounds[i + 1])
-        return _solve_rows(columns, gram, right[rows], targets[rows], floors[rows], TOGETHER, most, out[rows])
+    def part(i: int) -> None:
+        share = slice(bounds[i], bounds[i + 1])
+        parts = right[share], targets[share], floors[share]
+        _solve_rows(columns, gram, *parts, TOGETHER, most, out[share], rounds[share])
 
     with ThreadPoolExecutor(threads) as pool:
-        rounds = max(pool.map(part, range(len(bounds) - 1)))
+        list(pool.map(part, range(len(bounds) - 1)))
     return out, rounds

@@ -8,8 +8,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from modules.components.gathering import Batch, all_items
 from modules.cone_pursuit.factors import FactorCorrection, Update, compose, decompose, hals, total, unit_terms
-from modules.cone_pursuit.gathering import Batch, Study, all_items
+from modules.cone_pursuit.gathering import Study
 from modules.cone_pursuit.kullback_leibler import best_rank_one, ccd, multiplicative, weigh
 from modules.cone_pursuit.nnls import nnls
 from modules.cone_pursuit.objectives import KullbackLeibler, LeastSquares

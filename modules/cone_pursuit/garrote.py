@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modules.cone_pursuit.gathering import Batch, Study, gather_records
+from modules.components.gathering import Batch
+from modules.cone_pursuit.gathering import Study, gather_records
 from modules.cone_pursuit.objectives import Logistic
 from modules.cone_pursuit.oracles import NonNegativeBall
 from modules.cone_pursuit.solvers import ALGORITHMS, pursue
@@ -92,6 +93,8 @@ class GarroteStudy(Study):
             raise ValueError(f"unknown {unknown}: choose from {', '.join((*ALGORITHMS, DESCENT, RIDGE))}")
         if weight < 0 or (smoothness is not None and smoothness <= 0):
             raise ValueError(f"weight >= 0 and smoothness > 0, not {weight}, {smoothness}")
+        if max_iterations < 1:
+            raise ValueError(f"max_iterations must be at least 1, not {max_iterations}")
         self.weight, self.smoothness = weight, smoothness
         self.max_iterations, self.threshold = max_iterations, threshold
 

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modules.cone_pursuit.gathering import Batch, Gathering, Study, gather_records, own_items
+from modules.components.gathering import Batch, own_items
+from modules.cone_pursuit.gathering import Gathering, Study, gather_records
 from modules.cone_pursuit.nnls import nnls
 from modules.cone_pursuit.objectives import LeastSquares
 from modules.cone_pursuit.oracles import NEW, Dictionary
@@ -25,7 +26,11 @@ class ConeCoding(Gathering):
         dictionary: .npy file [d, n], an atom in each column.
         algorithm: nnmp, amp, pwmp, fcmp0, fcmp1, or nnls for the exact solution.
         max_iterations: oracle calls of a pursuit.
-        max_atoms: bound on active atoms a point.
+        max_atoms: active atoms at which the pursuit of a point ends.
+
+    Raises:
+        FileNotFoundError, ValueError: for a missing file, one that holds no finite real matrix, and options out of
+            range; later, for points of another dimension than the atoms.
     """
 
     def __init__(
@@ -35,17 +40,23 @@ class ConeCoding(Gathering):
         self.save_hyperparameters()
         if algorithm not in (*ALGORITHMS, "nnls"):
             raise ValueError(f"unknown algorithm {algorithm}: choose one of {', '.join((*ALGORITHMS, 'nnls'))}")
-        if not Path(dictionary).is_file():
-            raise FileNotFoundError(
-                f"no dictionary {dictionary}: expected is a .npy matrix with an atom in each column"
-            )
-        atoms = np.load(dictionary, allow_pickle=False)
-        self.register_buffer("atoms", torch.from_numpy(atoms.astype(np.float64)), persistent=False)
+        if max_iterations < 1 or (max_atoms is not None and max_atoms < 1):
+            raise ValueError(f"need max_iterations >= 1 and max_atoms >= 1, not {max_iterations}, {max_atoms}")
+        self.dictionary = dictionary
+        self.register_buffer("atoms", read_dictionary(Path(dictionary)), persistent=False)
         self.algorithm, self.max_iterations, self.max_atoms = algorithm, max_iterations, max_atoms
 
     def code(self, points: Tensor) -> Tensor:
-        """Coefficients [B, n] of points [B, d]."""
+        """Coefficients [B, n] of points [B, d], float64.
+
+        Raises:
+            ValueError: for points of another dimension.
+        """
         atoms = cast(Tensor, self.atoms)
+        if points.ndim != 2 or points.shape[1] != atoms.shape[0]:
+            found = f"points {[*points.shape]} do not fit the atoms of {self.dictionary}"
+            raise ValueError(f"{found}, a matrix {[*atoms.shape]} with an atom in each column: transpose one of them?")
+        points = points.to(atoms)
         if not len(points):  # a rank whose points are all repeated
             return points.new_zeros(0, atoms.shape[1])
         if self.algorithm == "nnls":
@@ -61,9 +72,10 @@ class ConeCoding(Gathering):
         return by_key(result, atoms.shape[1])
 
     def on_train_epoch_end(self) -> None:
-        points = own_items(self.gathered, self.global_rank)["points"].to(self.device)
+        atoms = cast(Tensor, self.atoms)
+        points = own_items(self.gathered, self.global_rank)["points"].to(atoms)
         self.gathered = []
-        codes, atoms = self.code(points), cast(Tensor, self.atoms)
+        codes = self.code(points)
         rest = codes @ atoms.T - points
         sums = torch.stack(
             (rest.square().sum(), points.square().sum(), (codes > 0).sum(), rest.new_tensor(len(points)))
@@ -72,11 +84,31 @@ class ConeCoding(Gathering):
         lowest = (-(rest @ atoms)).flatten().clamp_min(0)
         largest = torch.cat((lowest, lowest.new_zeros(1))).amax()
         certificate = self.trainer.strategy.reduce(largest, reduce_op="max")
-        outcome = {"relative_error": (error / energy).sqrt(), "atoms": active / number, "certificate": certificate}
+        relative = (error / torch.where(energy > 0, energy, 1.0)).sqrt()  # 0 where all points are zero
+        outcome = {"relative_error": relative, "atoms": active / number, "certificate": certificate}
         self.log_dict({f"train/{name}": value for name, value in outcome.items()}, prog_bar=True)
 
     def predict_step(self, batch: Batch, batch_index: int) -> Tensor:
         return self.code(batch["points"])
+
+
+def read_dictionary(path: Path) -> Tensor:
+    """float64 [d, n] of a .npy file, which is never unpickled.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read or holds anything but a finite real matrix.
+    """
+    expected = "expected is a .npy matrix with an atom in each column"
+    if not path.is_file():
+        raise FileNotFoundError(f"no dictionary {path}: {expected}")
+    try:
+        atoms = np.lib.format.open_memmap(path, mode="r")  # takes no archive, and no memory on the header's word
+    except Exception as error:  # numpy raises nearly anything on damaged bytes
+        raise ValueError(f"the dictionary {path} cannot be read, {expected}: {error}") from None
+    if atoms.dtype.kind not in "biuf" or atoms.ndim != 2 or 0 in atoms.shape or not np.isfinite(atoms).all():
+        raise ValueError(f"the dictionary {path} holds {atoms.dtype} {[*atoms.shape]} or NaN or infinity; {expected}")
+    return torch.from_numpy(np.array(atoms, dtype=np.float64))
 
 
 def by_key(result: Result, num_atoms: int) -> Tensor:
@@ -89,10 +121,11 @@ def by_key(result: Result, num_atoms: int) -> Tensor:
 class ConvergenceStudy(Study):
     """Suboptimality in |x - y|^2 (no 1/2) after each iteration, against a converged NNLS (section 7 of the sheet).
 
-    Records for callbacks/study_table.py: ``with_iteration``, ``suboptimality``, ``atoms`` and ``drops``.
+    Records for callbacks/study_table.py: ``with_iteration``, ``suboptimality``, ``atoms`` (active ones) and, after the
+    last iteration, ``drops`` (of all iterations).
 
     Args:
-        algorithms: to compare.
+        algorithms: to compare: nnmp, amp, pwmp, fcmp0, fcmp1; all of them if not given.
         max_iterations: oracle calls.
     """
 
@@ -100,6 +133,10 @@ class ConvergenceStudy(Study):
         super().__init__()
         self.save_hyperparameters()
         self.algorithms = list(ALGORITHMS) if algorithms is None else algorithms
+        if not self.algorithms or set(self.algorithms) - set(ALGORITHMS):
+            raise ValueError(f"unknown or no algorithms {self.algorithms}: choose from {', '.join(ALGORITHMS)}")
+        if max_iterations < 1:
+            raise ValueError(f"max_iterations must be at least 1, not {max_iterations}")
         self.max_iterations = max_iterations
 
     def training_step(self, batch: Batch, batch_index: int) -> None:
@@ -107,13 +144,14 @@ class ConvergenceStudy(Study):
         optimum = (nnls(atoms, y).coefficients @ atoms.T - y).square().sum()
         for name in self.algorithms:
             result = pursue(LeastSquares(y), Dictionary(atoms), y, name, self.max_iterations)
-            curve = (2 * result.values[:, 0] - optimum).tolist()
+            curve = list(zip((2 * result.values[:, 0] - optimum).tolist(), result.counts[:, 0].tolist(), strict=True))
             curve += [curve[-1]] * (self.max_iterations + 1 - len(curve))  # it has converged and stopped
-            counts = {"atoms": float((result.coefficients > 0).sum()), "drops": float(result.drops.sum())}
+            about = {"draw": int(batch["index"]), "algorithm": name}
             self.records += [
-                {"draw": int(batch["index"]), "algorithm": name, "with_iteration": t, "suboptimality": value} | counts
-                for t, value in enumerate(curve)
+                about | {"with_iteration": t, "suboptimality": value, "atoms": float(count)}
+                for t, (value, count) in enumerate(curve)
             ]
+            self.records[-1]["drops"] = float(result.drops.sum())
         self.optimizers().step()  # type: ignore[union-attr]
 
     def on_train_epoch_end(self) -> None:

@@ -1,24 +1,20 @@
 """Non-negative least squares for many right-hand sides that share one dictionary.
 
-Letters: n atoms, d dimension, B right-hand sides, S active atoms at most.
+Letters: n atoms, d dimension, B right-hand sides.
 
-float64 on the CPU goes to the compiled kernel of active_set.py. Elsewhere the same active-set method runs on tensors,
-with all right-hand sides in step: each carries its own set of active atoms and the inverse of that set's Gram matrix,
-which a new atom borders and a leaving one deflates, in O(S^2). Several atoms enter at once; each walk to least squares
-ends lower than it began, so no set returns.
+Whatever the device and the precision, the work is done in float64 on the CPU: the compiled kernel of active_set.py
+solves all right-hand sides with one Gram matrix, the optimality conditions are checked in the space of the data, and
+the kernel of orthogonal.py solves those that miss them. Atoms and right-hand sides are first scaled by powers of two to
+norms about 1, so that no square leaves the range of float64.
 """
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from modules.cone_pursuit import active_set
-
-BLOCK = 256
-"""Right-hand sides in step."""
-TOGETHER, ALIKE = 8, 0.5
-"""Atoms that may enter at once, if their descent is at least this share of the steepest one's."""
+from modules.cone_pursuit import active_set, orthogonal
 
 
 class Solution(NamedTuple):
@@ -27,192 +23,81 @@ class Solution(NamedTuple):
     iterations: int
 
 
-class _State:
-    """Active sets as ordered lists: ``atoms`` [B, S] with ``size`` [B] of them used, padded by atom 0."""
-
-    def __init__(self, gram: Tensor, target: Tensor, capacity: int, rank: int) -> None:
-        batch = len(target)
-        self.gram, self.target, self.rank = gram, target, rank
-        self.atoms = torch.zeros(batch, capacity, dtype=torch.long, device=gram.device)
-        self.inverse = gram.new_zeros(batch, capacity, capacity)
-        self.values = gram.new_zeros(batch, capacity)
-        self.size = torch.zeros(batch, dtype=torch.long, device=gram.device)
-
-    def grow(self) -> None:
-        """Double the capacity."""
-        batch, old = self.atoms.shape
-        inverse = self.gram.new_zeros(batch, 2 * old, 2 * old)
-        inverse[:, :old, :old] = self.inverse
-        self.inverse = inverse
-        self.atoms = torch.cat((self.atoms, torch.zeros_like(self.atoms)), 1)
-        self.values = torch.cat((self.values, torch.zeros_like(self.values)), 1)
-
-    def add(self, rows: Tensor, atoms: Tensor) -> Tensor:
-        """Border the inverses of ``rows`` by ``atoms``; bool, False for an atom that the active ones span."""
-        width = int(self.size[rows].max()) + 1
-        if width > self.atoms.shape[1]:
-            self.grow()
-        inverse = self.inverse[rows, :width, :width]
-        mask = torch.arange(width, device=rows.device) < self.size[rows, None]
-        cross = self.gram[self.atoms[rows, :width], atoms[:, None]] * mask
-        weights = torch.bmm(inverse, cross[:, :, None]).squeeze(2)
-        own = self.gram[atoms, atoms]
-        rest = own - (weights * cross).sum(1)
-        is_new = (rest > 1e-11 * own) & (self.size[rows] < self.rank)
-        weights.scatter_(1, self.size[rows, None], -1.0)
-        inverse = inverse + weights[:, :, None] * (weights / rest.clamp_min(1e-300)[:, None])[:, None]
-        kept = rows[is_new]
-        self.inverse[kept, :width, :width] = inverse[is_new]
-        self.atoms[kept, self.size[kept]] = atoms[is_new]
-        self.size[kept] += 1
-        return is_new
-
-    def drop(self, rows: Tensor, places: Tensor) -> None:
-        """Remove the atom at ``places`` of each of ``rows``: the last one takes its place, the inverse is deflated."""
-        last = self.size[rows] - 1
-        for array in (self.atoms, self.values):
-            array[rows, places] = array[rows, last]
-            array[rows, last] = 0
-        width = int(self.size[rows].max())
-        inverse = self.inverse[rows, :width, :width]
-        batch = torch.arange(len(rows), device=rows.device)
-        column = inverse[batch, :, places].clone()
-        pivot = column[batch, places]
-        inverse -= column[:, :, None] * (column / pivot[:, None])[:, None]
-        inverse[batch, places], inverse[batch, :, places] = inverse[batch, last], inverse[batch, :, last]
-        inverse[batch, places, places] = inverse[batch, last, last]
-        inverse[batch, last], inverse[batch, :, last] = 0.0, 0.0
-        self.inverse[rows, :width, :width] = inverse
-        self.size[rows] = last
-
-    def unconstrained(self, rows: Tensor) -> Tensor:
-        """Least squares on the active sets of ``rows``, [R, W] for the widest of them."""
-        width = int(self.size[rows].max())
-        atoms, inverse = self.atoms[rows, :width], self.inverse[rows, :width, :width]
-        mask = torch.arange(width, device=rows.device) < self.size[rows, None]
-        right = self.target[rows].gather(1, atoms) * mask
-        return torch.bmm(inverse, right[:, :, None]).squeeze(2)
-
-    def dense(self) -> Tensor:
-        return torch.zeros_like(self.target).scatter_add_(1, self.atoms, self.values)
-
-
-def _move(state: _State, rows: Tensor) -> None:
-    """Bring ``rows`` to the least-squares solution on their sets, dropping whatever would become negative."""
-    while len(rows):
-        goal = state.unconstrained(rows)
-        width = goal.shape[1]
-        now = state.values[rows, :width]
-        inside = torch.arange(width, device=rows.device) < state.size[rows, None]
-        blocked = inside & (goal <= 0)
-        ratio = torch.where(blocked, now / (now - goal).clamp_min(1e-300), torch.inf)
-        step, place = ratio.min(1)
-        step = step.clamp(0, 1)
-        state.values[rows, :width] = torch.where(inside, now + step[:, None] * (goal - now), 0.0)
-        is_blocked = blocked.any(1)
-        rows, place = rows[is_blocked], place[is_blocked]
-        if len(rows):
-            state.drop(rows, place)
-            rows = rows[state.size[rows] > 0]
-
-
-def _finish(state: _State, dictionary: Tensor, right: Tensor) -> None:
-    """Solve once more on the final sets, by Cholesky from the atoms: bordering has added up round-off."""
-    order = state.size.argsort()
-    for rows in order.split(256):
-        width = int(state.size[rows].max())
-        if width == 0:
-            continue
-        mask = torch.arange(width, device=rows.device) < state.size[rows, None]
-        atoms = state.atoms[rows, :width]
-        gram = state.gram[atoms[:, :, None], atoms[:, None]] * (mask[:, :, None] & mask[:, None])
-        gram = gram + torch.diag_embed((~mask).to(gram))
-        factor, failed = torch.linalg.cholesky_ex(gram)
-        values = state.values[rows, :width] * mask
-        for _ in range(2):  # the residual in the space of the data keeps the digits that the Gram matrix loses
-            dense = torch.zeros_like(state.target[rows]).scatter_add_(1, atoms, values)
-            rest = ((right[rows] - dense @ dictionary.T) @ dictionary).gather(1, atoms) * mask
-            correction = torch.cholesky_solve(rest[:, :, None], factor).squeeze(2)
-            values = torch.where((failed == 0)[:, None], values + correction, values)  # else: as the bordering left it
-        state.values[rows, :width] = values.clamp_min(0) * mask
-
-
 def nnls(dictionary: Tensor, right: Tensor, max_iterations: int | None = None, tolerance: float = 1e-11) -> Solution:
-    """argmin over c >= 0 of |dictionary c - y|, for every row y of ``right``.
+    """argmin over c >= 0 of |dictionary c - y|, for every row y of ``right``; not differentiable.
+
+    Where atoms are so close that float64 does not determine c, x = dictionary c still meets the optimality conditions,
+    up to the round-off of y and of the terms of x; then x may be off by 1e-7 |y|. An atom within 1e-13 of the span of
+    the active ones is taken for a part of it. Results have the precision and the device of the input, integers give
+    float64; a gradient beyond the range of its precision is infinite or 0.
 
     Args:
         dictionary: [d, n].
-        right: [B, d].
-        max_iterations: rounds in which atoms enter; 3 n if not given.
-        tolerance: the gradient counts as non-negative above -tolerance |a_i| |y|.
+        right: [B, d], B may be 0.
+        max_iterations: rounds in which atoms enter; until the conditions hold if not given.
+        tolerance: the cosine of residual and atom counts as 0 up to this, and up to the round-off of y and x.
 
     Raises:
-        ValueError: for shapes that do not fit, and NaN or infinity.
+        ValueError: for shapes, types and devices that do not fit, NaN or infinity, numbers out of range, and
+            coefficients that the precision cannot hold.
     """
+    _check(dictionary, right, max_iterations, tolerance)
+    atoms, targets = _to_numpy(dictionary), _to_numpy(right)
+    sizes, lengths = _exponents(atoms.T), _exponents(targets)
+    codes, gradient, iterations = _solve(
+        np.ldexp(atoms, -sizes), np.ldexp(targets, -lengths[:, None]), max_iterations, tolerance
+    )
+    coefficients = _to_tensor(np.ldexp(codes, lengths[:, None] - sizes), right)
+    if not bool(torch.isfinite(coefficients).all()):
+        raise ValueError(f"coefficients exceed the range of {coefficients.dtype}: scale the dictionary up")
+    return Solution(coefficients, _to_tensor(np.ldexp(gradient, lengths[:, None] + sizes), right), iterations)
+
+
+def _solve(
+    atoms: np.ndarray, right: np.ndarray, max_iterations: int | None, tolerance: float
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Coefficients [B, n], gradient [B, n] and the largest number of rounds, for data of norms about 1."""
+    threads, most = torch.get_num_threads(), 3 * atoms.shape[1]
+    codes, rounds = active_set.solve(atoms, right, max_iterations or most, tolerance, threads)
+    gradient, is_unfinished = orthogonal.certify(atoms, right, codes, tolerance)
+    if is_unfinished.any():
+        left = np.full(len(right), most) if max_iterations is None else max_iterations - rounds
+        rows, parts = is_unfinished, codes[is_unfinished]
+        rounds[rows] += orthogonal.solve(atoms, right[rows], parts, left[rows], tolerance, threads)
+        codes[rows] = parts
+        gradient[rows] = orthogonal.certify(atoms, right[rows], parts, tolerance)[0]
+    return codes, gradient, int(rounds.max(initial=0))
+
+
+def _check(dictionary: Tensor, right: Tensor, max_iterations: int | None, tolerance: float) -> None:
+    shapes = f"{[*dictionary.shape]}, {[*right.shape]}"
     if dictionary.ndim != 2 or right.ndim != 2 or dictionary.shape[0] != right.shape[1] or 0 in dictionary.shape:
-        raise ValueError(f"dictionary [d, n] and right [B, d] do not fit: {[*dictionary.shape]}, {[*right.shape]}")
+        raise ValueError(f"dictionary [d, n] and right-hand sides [B, d] do not fit: {shapes}")
+    if dictionary.dtype != right.dtype or dictionary.device != right.device:
+        kinds = f"{dictionary.dtype} on {dictionary.device}, {right.dtype} on {right.device}"
+        raise ValueError(f"dictionary and right-hand sides must have one type and one device: {kinds}")
+    if dictionary.is_complex():
+        raise ValueError(f"dictionary and right-hand sides must be real, not {dictionary.dtype}")
     if not bool(torch.isfinite(dictionary).all() and torch.isfinite(right).all()):
         raise ValueError("dictionary or right-hand sides hold NaN or infinity")
-    most = max_iterations or 3 * dictionary.shape[1]
-    if right.device.type == "cpu" and right.dtype == dictionary.dtype == torch.float64 and len(right):
-        arrays = dictionary.detach().numpy(), right.detach().numpy()
-        values, iterations = active_set.solve(*arrays, most, tolerance, torch.get_num_threads())
-        coefficients = torch.from_numpy(values)
-    else:
-        coefficients, iterations = on_tensors(dictionary, right, most, tolerance)
-    gradient = (coefficients @ dictionary.T - right) @ dictionary
-    return Solution(coefficients, gradient, iterations)
+    if max_iterations is not None and max_iterations < 1:
+        raise ValueError(f"max_iterations must be at least 1, or None for no limit: {max_iterations}")
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance must be in [0, 1): {tolerance}")
 
 
-def on_tensors(dictionary: Tensor, right: Tensor, most: int, tolerance: float) -> tuple[Tensor, int]:
-    """Coefficients [B, n] and the largest number of iterations, on any device."""
-    gram = dictionary.T @ dictionary
-    parts = [_solve_block(dictionary, gram, block, most, tolerance) for block in right.split(BLOCK)]
-    return torch.cat([part[0] for part in parts]), max(part[1] for part in parts)
+def _to_numpy(tensor: Tensor) -> np.ndarray:
+    """As float64, converted on the CPU, since not every device has it."""
+    return tensor.detach().cpu().double().numpy()
 
 
-def _solve_block(dictionary: Tensor, gram: Tensor, right: Tensor, most: int, tolerance: float) -> tuple[Tensor, int]:
-    """Coefficients [B, n] of one block, and its iterations."""
-    target = right @ dictionary
-    state = _State(gram, target, 8, min(dictionary.shape))
-    scale = gram.diagonal().sqrt() * right.norm(dim=1, keepdim=True)
-    rows = torch.arange(len(right), device=right.device)
-    refused = torch.zeros_like(target, dtype=torch.bool)  # spanned by the active atoms as they are
-    iterations = 0
-    while iterations < most:
-        descent = target[rows] - _active_product(state, rows)
-        descent = torch.where(refused[rows] | (descent <= tolerance * scale[rows]), -torch.inf, descent)
-        descent.scatter_(1, state.atoms[rows], _active_mask(state, rows, descent))
-        best, atoms = descent.topk(min(TOGETHER, descent.shape[1]), dim=1)
-        is_open = best[:, 0] > 0
-        rows, best, atoms = rows[is_open], best[is_open], atoms[is_open]
-        if not len(rows):
-            break
-        taken = state.size.clone()
-        for column in range(atoms.shape[1]):  # the steepest, and others about as steep
-            takers = (best[:, column] >= ALIKE * best[:, 0]).nonzero().squeeze(1)
-            if len(takers):
-                is_new = state.add(rows[takers], atoms[takers, column])
-                refused[rows[takers][~is_new], atoms[takers, column][~is_new]] = True
-        refused[state.size > taken] = False  # another set may hold them
-        _move(state, rows[state.size[rows] > 0])
-        iterations += 1
-    _finish(state, dictionary, right)
-    return state.dense(), iterations
+def _to_tensor(array: np.ndarray, like: Tensor) -> Tensor:
+    """In the precision (float64 for integers) and on the device of ``like``."""
+    return torch.from_numpy(array).to(like.dtype if like.is_floating_point() else torch.float64).to(like.device)
 
 
-def _active_product(state: _State, rows: Tensor) -> Tensor:
-    """A^T A c [R, n] of the current coefficients."""
-    width = max(1, int(state.size[rows].max()))
-    return torch.nn.functional.embedding_bag(
-        state.atoms[rows, :width], state.gram, per_sample_weights=state.values[rows, :width].contiguous(), mode="sum"
-    )
-
-
-def _active_mask(state: _State, rows: Tensor, descent: Tensor) -> Tensor:
-    """What to write at the listed atoms so that active ones are not taken again; padding stays as it is."""
-    atoms = state.atoms[rows]
-    inside = torch.arange(atoms.shape[1], device=rows.device) < state.size[rows, None]
-    is_zero_active = (inside & (atoms == 0)).any(1, keepdim=True)
-    kept = torch.where(is_zero_active, -torch.inf, descent[:, :1])
-    return torch.where(inside, -torch.inf, kept)
+def _exponents(rows: np.ndarray) -> np.ndarray:
+    """Integers e for which the rows times 2^-e have norms in [0.7, 1.5]; 0 for rows of zeros."""
+    largest = np.frexp(np.abs(rows).max(1))[1]  # first, since squares may leave the range
+    norms = np.linalg.norm(np.ldexp(rows, -largest[:, None]), axis=1)
+    return largest + np.rint(np.log2(np.where(norms > 0, norms, 1.0))).astype(largest.dtype)

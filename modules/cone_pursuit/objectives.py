@@ -1,10 +1,19 @@
-"""Smooth convex objectives of x [B, d]: value [B], gradient [B, d] and, where known, the smoothness L."""
+"""Smooth convex objectives of x [B, d]: value [B], gradient [B, d] and, where known, the smoothness L. What more they
+may give is told by ``Objective`` in solvers.py."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from modules.cone_pursuit.kullback_leibler import FLOOR, weigh
+from modules.cone_pursuit.projection import project
+
+
+def real(y: Tensor) -> Tensor:
+    """Raises: ValueError, unless ``y`` are floating-point numbers [B, d]."""
+    if y.ndim != 2 or not y.is_floating_point():
+        raise ValueError(f"data are real numbers [B, d] of float32 or float64, not {y.dtype} {[*y.shape]}")
+    return y
 
 
 class LeastSquares:
@@ -13,7 +22,8 @@ class LeastSquares:
     smoothness: float | None = 1.0
 
     def __init__(self, y: Tensor) -> None:
-        self.y = y
+        self.y = real(y)
+        self.steepness = y.norm(dim=1)
 
     def value(self, x: Tensor) -> Tensor:
         return 0.5 * (x - self.y).square().sum(1)
@@ -24,6 +34,10 @@ class LeastSquares:
     def scale(self, x: Tensor) -> Tensor:
         """The factors [B] by which x fits y best."""
         return (x * self.y).sum(1) / x.square().sum(1)
+
+    def refit(self, atoms: Tensor, coefficients: Tensor) -> Tensor:
+        """The best coefficients [B, K] of ``atoms`` [B, K, d], whatever the given ones."""
+        return project(atoms, self.y)
 
 
 class KullbackLeibler:
@@ -36,7 +50,8 @@ class KullbackLeibler:
     def __init__(self, y: Tensor, floor: float = FLOOR, smoothness: float | None = None) -> None:
         if bool((y < 0).any()):
             raise ValueError("Kullback-Leibler needs non-negative data")
-        self.y, self.floor, self.smoothness = y, floor, smoothness
+        self.y, self.floor, self.smoothness = real(y), floor, smoothness
+        self.steepness = torch.full_like(y[:, 0], y.shape[1] ** 0.5)  # of 1, from which y / x is taken
         self.least = (torch.xlogy(y, y) - y).sum(1)
 
     def value(self, x: Tensor) -> Tensor:
@@ -59,7 +74,11 @@ class Logistic:
     """Negative log-likelihood of labels in {0, 1} [m] under sigmoid(features [m, d] x + bias), plus weight * sum(x)."""
 
     def __init__(self, features: Tensor, labels: Tensor, bias: float = 0.0, weight: float = 0.0) -> None:
-        self.features, self.bias, self.weight = features, bias, weight
+        if labels.shape != features.shape[:1] or not bool(((labels == 0) | (labels == 1)).all()):
+            raise ValueError(
+                f"a label of 0 or 1 for each of {len(features)} samples, not {labels.unique().tolist()[:9]}"
+            )
+        self.features, self.bias, self.weight = real(features), bias, weight
         self.labels = labels.to(features)
         self.smoothness: float | None = 0.25 * float(torch.linalg.matrix_norm(features, 2)) ** 2
 

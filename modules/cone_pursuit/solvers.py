@@ -12,14 +12,24 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from modules.cone_pursuit.oracles import NEW, tie
+from modules.cone_pursuit.line_search import exact_step
+from modules.cone_pursuit.oracles import NEW, norms_in_range, tie
+from modules.cone_pursuit.projection import STEEP, minimise, project
 
 Oracle = Callable[[Tensor], tuple[Tensor, Tensor]]
 Correction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 ALGORITHMS = ("nnmp", "amp", "pwmp", "fcmp0", "fcmp1")
+NEWTON = 20
+"""Steps of Newton's method in an iteration of FCMP's variant 1, at most."""
 
 
 class Objective(Protocol):
+    """Convex, with ``smoothness`` L or None if it is not known.
+
+    Optional: ``steepness`` [B], the size of gradients far from the optimum, to which the stopping test compares (the
+    first gradient's norm if not given); ``refit``, which maps atoms [B, K, d] and coefficients [B, K] to the best ones.
+    """
+
     smoothness: float | None
 
     def value(self, x: Tensor) -> Tensor: ...
@@ -47,6 +57,8 @@ class _State:
         self.keys = torch.zeros(batch, 0, dtype=torch.long, device=like.device)
         self.coefficients = like.new_zeros(batch, 0)
         self.drops = torch.zeros(batch, dtype=torch.long, device=like.device)
+        self.size = like.new_ones(batch)  # of gradients far from the optimum
+        self.curvature = like.new_ones(batch)  # L or, where it is not known, what it was along the last direction
 
     def slot_of(self, atom: Tensor, key: Tensor) -> Tensor:
         """The slot [B] of each problem's atom: where it lies already, a free one, or a new one."""
@@ -92,31 +104,42 @@ class _State:
             return torch.zeros_like(self.drops), torch.zeros_like(gradient), gradient.new_zeros(len(gradient))
         inner = torch.einsum("bkd,bd->bk", self.atoms, gradient)
         scores = torch.where(self.coefficients > 0, inner, -torch.inf)
-        margin = self.atoms.norm(dim=2).amax(1) * tie(gradient)
-        best = scores.amax(1).clamp_min(0)
-        is_tied = scores >= (best - margin)[:, None]
-        distances = torch.where(is_tied, (self.atoms - toward[:, None]).square().sum(2), torch.inf)
+        margins = self.atoms.norm(dim=2) * tie(gradient)[:, None]
+        best, slot = torch.where(scores > margins, scores, 0.0).max(1)
+        widest = torch.maximum(margins, torch.where(best > 0, margins.gather(1, slot[:, None])[:, 0], 0.0)[:, None])
+        distances = torch.where(
+            scores >= best[:, None] - widest, (self.atoms - toward[:, None]).square().sum(2), torch.inf
+        )
         nearest = distances.amin(1)
         is_nearest = distances <= (nearest * (1 + 1e-12))[:, None]  # equally near: the first one of the dictionary
         slot = torch.where(is_nearest, self.keys, torch.iinfo(torch.long).max).argmin(1)
-        is_away = (best > margin) | (nearest < toward.square().sum(1) * (1 - 1e-12))
+        is_away = (best > 0) | (nearest < toward.square().sum(1) * (1 - 1e-12))
         atom = self.atoms[torch.arange(len(slot), device=slot.device), slot] * is_away[:, None]
         return slot, atom, torch.where(is_away, scores.gather(1, slot[:, None]).squeeze(1).clamp_min(0), 0.0)
 
 
-def step_size(objective: Objective, x: Tensor, direction: Tensor, gap: Tensor, limit: Tensor) -> Tensor:
-    """gamma [B] = gap / (L |direction|^2), or by halving and doubling where L is not known; at most ``limit``."""
-    square = direction.square().sum(1).clamp_min(torch.finfo(x.dtype).tiny)
-    if objective.smoothness is not None:
-        return torch.minimum(gap / (objective.smoothness * square), limit)
-    start = objective.value(x)
-    gamma = torch.minimum(gap / square, limit)
-    for _ in range(60):  # sufficient descent, as a step 1 / L would give: f falls by half of gamma * gap
-        too_long = ~(objective.value(x + gamma[:, None] * direction) <= start - 0.5 * gamma * gap)
-        if not bool(too_long.any()):
-            break
-        gamma = torch.where(too_long, 0.5 * gamma, gamma)
-    return torch.where(too_long, 0.0, gamma)
+def step_size(state: _State, direction: Tensor, gap: Tensor, limit: Tensor) -> Tensor:
+    """gamma [B] = gap / (L |direction|^2), or the best one where L is not known; at most ``limit``, 0 without a gap.
+
+    Args:
+        direction: [B, d].
+        gap: [B], minus the derivative of f along it.
+    """
+    square = direction.square().sum(1).clamp_min(torch.finfo(gap.dtype).tiny)
+    if state.objective.smoothness is not None:
+        return torch.minimum(gap / (state.objective.smoothness * square), limit)
+    gamma = _search(state, direction, gap, limit, gap / (state.curvature * square))
+    found = gap / (gamma * square)
+    found = torch.where(gamma < limit, found, torch.minimum(found, state.curvature) / 2)  # cut: less curved than that
+    state.curvature = torch.where((gamma > 0) & torch.isfinite(found) & (found > 0), found, state.curvature)
+    return gamma
+
+
+def _search(state: _State, direction: Tensor, gap: Tensor, limit: Tensor, guess: Tensor) -> Tensor:
+    def slope(gamma: Tensor) -> Tensor:
+        return (state.objective.gradient(state.x + gamma[:, None] * direction) * direction).sum(1)
+
+    return exact_step(slope, gap, limit, guess)
 
 
 def _nnmp_step(state: _State, gradient: Tensor, atom: Tensor, slot: Tensor, active: Tensor) -> None:
@@ -128,7 +151,7 @@ def _nnmp_step(state: _State, gradient: Tensor, atom: Tensor, slot: Tensor, acti
     is_back = back < toward
     direction = torch.where(is_back[:, None], -scale[:, None] * state.x, atom)
     limit = torch.where(is_back, 1 / scale.clamp_min(torch.finfo(norm.dtype).tiny), torch.inf)
-    gamma = active * step_size(state.objective, state.x, direction, -torch.minimum(toward, back), limit)
+    gamma = step_size(state, direction, active * -torch.minimum(toward, back), limit)
     state.coefficients *= (1 - is_back * gamma * scale).clamp_min(0)[:, None]
     state.coefficients.scatter_add_(1, slot[:, None], (~is_back * gamma)[:, None])
     state.x = state.x + gamma[:, None] * direction
@@ -141,10 +164,10 @@ def _away_step(state: _State, gradient: Tensor, atom: Tensor, slot: Tensor, acti
     uses_away = away_atom.any(1) & (pairwise | (away_score > toward))
     uses_toward = (toward > 0) & (pairwise | ~uses_away)
     direction = uses_toward[:, None] * atom - uses_away[:, None] * away_atom
-    gap = uses_toward * toward + uses_away * away_score
+    gap = active * (uses_toward * toward + uses_away * away_score)
     held = state.coefficients.gather(1, away_slot[:, None]).squeeze(1)
     limit = torch.where(uses_away, held, torch.inf)
-    gamma = active * step_size(state.objective, state.x, direction, gap, limit)
+    gamma = step_size(state, direction, gap, limit)
     is_drop = active & uses_away & (gamma >= held)
     left = torch.where(is_drop, 0.0, held - gamma)
     rows = (active & uses_away).nonzero().squeeze(1)
@@ -156,70 +179,77 @@ def _away_step(state: _State, gradient: Tensor, atom: Tensor, slot: Tensor, acti
 
 def _corrective_step(state: _State, gradient: Tensor, active: Tensor, exact: bool) -> None:
     """Variant 0: project x - g / L onto the cone of the atoms met. Variant 1: minimise f on it."""
-    refit = getattr(state.objective, "refit", None)
+    held, refit = state.coefficients, getattr(state.objective, "refit", None)
     if exact and refit is not None:
-        _set_coefficients(state, refit(state.atoms, state.coefficients), active)
+        _set_coefficients(state, refit(state.atoms, held), active)
+    else:
+        _projected_step(state, gradient, active)
+        if exact:
+            _newton(state, active)
+    state.drops += active & ((held > 0) & (state.coefficients <= 0)).any(1)
+
+
+def _projected_step(state: _State, gradient: Tensor, active: Tensor) -> None:
+    """To the projection of x - g / L; where L is not known, as far as f falls on the way to a projection and beyond."""
+    smoothness = state.objective.smoothness
+    if smoothness is not None:
+        _set_coefficients(state, project(state.atoms, state.x - gradient / smoothness), active)
         return
-    smoothness = state.objective.smoothness or 1.0
-    target = state.x - gradient / smoothness
-    rounds = 1 if not exact or _is_least_squares(state.objective) else 200
-    for _ in range(rounds):
-        _set_coefficients(state, project(state.atoms, target), active)
-        if rounds > 1:
-            before, target = target, state.x - state.objective.gradient(state.x) / smoothness
-            if float((target - before).abs().max()) < 1e-12:
-                break
+    change = project(state.atoms, state.x - gradient / state.curvature[:, None]) - state.coefficients
+    direction, gap, limit = _way(state, gradient, change, active)
+    _walk(state, change, step_size(state, direction, gap, limit), active)
+
+
+def _newton(state: _State, active: Tensor) -> None:
+    """Minimise f on the cone of the atoms met: go to the minimum of a parabola and as far as f falls, until no
+    coefficient can change f by more than round-off."""
+    unit = torch.finfo(state.x.dtype).eps
+    for _ in range(NEWTON):
+        gradient = state.objective.gradient(state.x)
+        slopes = torch.einsum("bkd,bd->bk", state.atoms, gradient)
+        floor = STEEP * unit * state.size[:, None] * state.atoms.norm(dim=2)
+        active = active & (torch.where(state.coefficients > 0, slopes.abs(), -slopes) > floor).any(1)
+        if not bool(active.any()):
+            break
+        curvature = _curvature(state, gradient)
+        right = torch.einsum("bkl,bl->bk", curvature, state.coefficients) - slopes
+        change = minimise(curvature, right, floor + torch.finfo(floor.dtype).tiny) - state.coefficients
+        direction, gap, limit = _way(state, gradient, change, active)
+        _walk(state, change, _search(state, direction, gap, limit, torch.ones_like(gap)), active)
+
+
+def _curvature(state: _State, gradient: Tensor) -> Tensor:
+    """Second derivatives [B, K, K] of f in the coefficients, by differences of gradients, plus sqrt(eps) L |x|^2: they
+    stay positive where f is flat."""
+    share = torch.finfo(gradient.dtype).eps ** 0.5
+    gram = torch.einsum("bkd,bld->bkl", state.atoms, state.atoms)
+    sizes = gram.diagonal(dim1=1, dim2=2).sqrt()
+    steps = share * state.x.norm(dim=1, keepdim=True) / torch.where(sizes > 0, sizes, torch.inf)
+    columns = []
+    for k in range(sizes.shape[1]):
+        moved = state.objective.gradient(state.x + steps[:, k, None] * state.atoms[:, k]) - gradient
+        columns.append(torch.einsum("bkd,bd->bk", state.atoms, moved) / torch.where(steps > 0, steps, 1.0)[:, k, None])
+    differences = torch.stack(columns, 2)
+    return 0.5 * (differences + differences.transpose(1, 2)) + share * state.curvature[:, None, None] * gram
+
+
+def _way(state: _State, gradient: Tensor, change: Tensor, active: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The direction [B, d] of a ``change`` [B, K] of the coefficients, its gap [B], and how far they stay positive."""
+    direction = torch.einsum("bk,bkd->bd", change, state.atoms)
+    limit = torch.where(change < 0, state.coefficients / -change, torch.inf).amin(1)
+    return direction, active * -(gradient * direction).sum(1), limit
+
+
+def _walk(state: _State, change: Tensor, gamma: Tensor, active: Tensor) -> None:
+    """Add gamma [B] times ``change``; a coefficient that the step takes to 0 becomes exactly that."""
+    moved = gamma[:, None] * change
+    is_out = (change < 0) & (state.coefficients <= -moved)
+    _set_coefficients(state, torch.where(is_out, 0.0, state.coefficients + moved).clamp_min(0), active)
 
 
 def _set_coefficients(state: _State, new: Tensor, active: Tensor) -> None:
-    state.drops += active & ((state.coefficients > 0) & (new <= 0)).any(1)
     state.coefficients = torch.where(active[:, None], new, state.coefficients)
     state.x = torch.einsum("bk,bkd->bd", state.coefficients, state.atoms)
-
-
-def _is_least_squares(objective: Objective) -> bool:
-    return hasattr(objective, "y") and objective.smoothness == 1.0
-
-
-def project(atoms: Tensor, target: Tensor) -> Tensor:
-    """Coefficients [B, K] >= 0 of the point of each cone of ``atoms`` [B, K, d] nearest to ``target`` [B, d].
-
-    Lawson and Hanson's active sets, all problems in step, each solving its own K x K system.
-    """
-    gram = torch.einsum("bkd,bld->bkl", atoms, atoms)
-    right = torch.einsum("bkd,bd->bk", atoms, target)
-    diagonal = gram.diagonal(dim1=1, dim2=2)
-    floor = 1e-13 * diagonal.sqrt() * target.norm(dim=1, keepdim=True) + torch.finfo(target.dtype).tiny
-    values, is_active = torch.zeros_like(right), torch.zeros_like(right, dtype=torch.bool)
-    for _ in range(3 * right.shape[1] + 1):
-        descent = right - torch.einsum("bkl,bl->bk", gram, values)
-        eligible = torch.where(~is_active & (diagonal > 0) & (descent > floor), descent, -torch.inf)
-        best, pick = eligible.max(1)
-        opened = best > 0
-        if not bool(opened.any()):
-            break
-        is_active[opened, pick[opened]] = True
-        values = _inner_loop(gram, right, values, is_active, opened)
-    return values
-
-
-def _inner_loop(gram: Tensor, right: Tensor, values: Tensor, is_active: Tensor, rows: Tensor) -> Tensor:
-    """Walk to least squares on the active sets; what becomes negative on the way leaves its set."""
-    for _ in range(right.shape[1] + 1):
-        both = is_active[:, :, None] & is_active[:, None]
-        system = torch.where(both, gram, 0.0) + torch.diag_embed((~is_active).to(gram))
-        system = system + torch.diag_embed(1e-15 * is_active * gram.diagonal(dim1=1, dim2=2))
-        goal = torch.linalg.solve(system, torch.where(is_active, right, 0.0))
-        blocked = is_active & (goal <= 0) & rows[:, None]
-        ratio = torch.where(blocked, values / (values - goal).clamp_min(1e-300), torch.inf)
-        step = ratio.amin(1).clamp(0, 1)[:, None]
-        values = torch.where(rows[:, None] & is_active, values + step * (goal - values), values)
-        leaving = blocked & (ratio <= step)
-        if not bool(leaving.any()):
-            break
-        is_active &= ~leaving
-        values = torch.where(is_active, values, 0.0)
-    return values.clamp_min(0)
 
 
 def pursue(
@@ -239,35 +269,36 @@ def pursue(
         like: [B, d], gives the shape, the precision and the device of x.
         algorithm: nnmp, amp, pwmp, fcmp0 (projected gradient step) or fcmp1 (exact re-optimisation).
         max_iterations: oracle calls.
-        tolerance: a problem stops when both certificates, -min_z <g, z> and |<g, x>|, are at most this times the
-            norm of its first gradient (the latter also times |x|).
-        max_atoms: a problem stops before it would hold more active atoms.
+        tolerance: a problem stops when -<g, z> is at most this times |z| and the size of its gradients (see
+            ``Objective``), and |<g, x>| at most this times |x| and that size. None of it depends on units.
+        max_atoms: a problem stops as soon as it holds as many active atoms.
         correct: maps atoms [B, K, d] and coefficients [B, K] to better ones after every iteration (the optional
             non-convex correction of Alg. 4). Only for oracles without keys, since the atoms move.
         start: atoms [B, K, d] without keys and coefficients [B, K] to begin with; x = 0 if not given.
 
     Raises:
-        ValueError: for an unknown algorithm, numbers out of range, or data with NaN or infinity.
+        ValueError: for an unknown algorithm, numbers out of range, shapes or precisions that do not fit, data with NaN
+            or infinity or so large or small that squares leave the precision, and an objective without a minimum.
     """
     if algorithm not in ALGORITHMS:
         raise ValueError(f"unknown algorithm {algorithm}: choose one of {', '.join(ALGORITHMS)}")
-    if max_iterations < 1 or tolerance < 0 or (max_atoms is not None and max_atoms < 1):
+    if max_iterations < 1 or not tolerance >= 0 or (max_atoms is not None and max_atoms < 1):
         raise ValueError(f"need max_iterations >= 1, tolerance >= 0, max_atoms >= 1, not {max_iterations, tolerance}")
+    if like.ndim != 2 or not like.is_floating_point():
+        raise ValueError(f"like must be real numbers [B, d] of float32 or float64, not {like.dtype} {[*like.shape]}")
     state = _State(objective, like.shape[0], like.shape[1], like)
     if start is not None:
         state.atoms, state.coefficients = start[0].clone(), start[1].clone()
         state.keys = torch.full_like(start[1], NEW, dtype=torch.long)
         state.x = torch.einsum("bk,bkd->bd", state.coefficients, state.atoms)
-    gradient = objective.gradient(state.x)
-    if not bool(torch.isfinite(gradient).all()):
-        raise ValueError("the first gradient holds NaN or infinity: look at the data")
-    size, values = gradient.norm(dim=1), [objective.value(state.x)]
-    counts = [(state.coefficients > 0).sum(1)]
-    active = size > 0
+    gradient = _first_gradient(state)
+    values, counts = [objective.value(state.x)], [(state.coefficients > 0).sum(1)]
+    active = gradient.any(1)
     for _ in range(max_iterations):
         atom, key = oracle(gradient)
         descent, slope = -(gradient * atom).sum(1), (gradient * state.x).sum(1).abs()
-        active &= ~((descent <= tolerance * size) & (slope <= tolerance * size * (1 + state.x.norm(dim=1))))
+        least = tolerance * state.size
+        active &= ~((descent <= least * atom.norm(dim=1)) & (slope <= least * state.x.norm(dim=1)))
         if max_atoms is not None:
             active &= (state.coefficients > 0).sum(1) < max_atoms
         if not bool(active.any()):
@@ -288,3 +319,25 @@ def pursue(
     descent, slope = -(gradient * atom).sum(1), (gradient * state.x).sum(1)
     found = state.x, state.atoms, state.keys, state.coefficients
     return Result(*found, torch.stack(values), descent, slope, state.drops, torch.stack(counts))
+
+
+def _first_gradient(state: _State) -> Tensor:
+    """The gradient [B, d], and what follows from it for the sizes in ``state``."""
+    x, objective = state.x, state.objective
+    try:
+        gradient = objective.gradient(x)
+    except RuntimeError as error:
+        raise ValueError(f"the objective does not fit x, {x.dtype} {[*x.shape]} as ``like``: {error}") from error
+    if gradient.shape != x.shape or gradient.dtype != x.dtype:
+        found = f"{gradient.dtype} {[*gradient.shape]}"
+        raise ValueError(f"the gradient is {found} and x {x.dtype} {[*x.shape]} as ``like``: make them alike")
+    if not bool(torch.isfinite(gradient).all()):
+        raise ValueError("the first gradient holds NaN or infinity: look at the data")
+    if not norms_in_range(gradient):
+        raise ValueError(f"the first gradient is too large or too small for {x.dtype}: scale the data to about 1")
+    size, reach = gradient.norm(dim=1), x.norm(dim=1)
+    state.size = getattr(objective, "steepness", size)
+    curvature = size / torch.where(reach > 0, reach, 1.0)
+    known = objective.smoothness
+    state.curvature = torch.where(size > 0, curvature, 1.0) if known is None else torch.full_like(size, known)
+    return gradient

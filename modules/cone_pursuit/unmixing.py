@@ -9,8 +9,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from modules.components.gathering import Batch, all_items, of_all_ranks
 from modules.cone_pursuit.endmembers import EXTRACTIONS, extract
-from modules.cone_pursuit.gathering import Batch, Study, all_items, of_all_ranks
+from modules.cone_pursuit.gathering import Study
 from modules.cone_pursuit.module import by_key
 from modules.cone_pursuit.nnls import nnls
 from modules.cone_pursuit.objectives import LeastSquares

@@ -94,6 +94,9 @@ class ClusteringStudy(Study):
         true_number: give the algorithms the number of clusters; otherwise the eigengap finds it.
         kmeans_seed: the draws have their own.
         restarts: of k-means.
+
+    Raises:
+        ValueError: also for an entry without a solver, which an option given alone on the command line makes.
     """
 
     def __init__(
@@ -108,9 +111,12 @@ class ClusteringStudy(Study):
         self.true_number, self.kmeans_seed, self.restarts = true_number, kmeans_seed, restarts
         self.runs = []
         for name, options in algorithms.items():
+            if "solver" not in options:
+                raise ValueError(
+                    f"algorithms.{name} names no solver, it holds {options} alone: give all of its options"
+                )
             for chosen, varied in expand(options):
-                method = chosen.pop("solver", name)
-                self.runs.append(({"algorithm": name} | _named(varied), solver(method, chosen)))
+                self.runs.append(({"algorithm": name} | _named(varied), solver(chosen.pop("solver"), chosen)))
 
     def examine(self, points: Tensor, label: np.ndarray) -> Iterator[Record]:
         number = len(np.unique(label))

@@ -11,24 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from modules.cone_pursuit.gathering import Gathering, all_items, gather_records, is_first
+from modules.components.checkpoint_file import CheckpointError
+from modules.cone_pursuit.gathering import Gathering, Study, gather_records
 from train import main
 
 ROOT = Path(__file__).parents[3]
 CONFIG = str(ROOT / "configs" / "cone_pursuit" / "coding.yaml")
-
-
-@pytest.mark.parametrize(("size", "world"), [(7, 3), (2, 3), (6, 2), (5, 1)])
-def test_ranks_share_a_set_without_counting_an_item_twice(size: int, world: int) -> None:
-    each = -(-size // world)
-    indices = [torch.tensor([(rank + step * world) % size for step in range(each)]) for rank in range(world)]
-    kept = torch.cat([indices[rank][is_first(indices, rank)] for rank in range(world)])
-    assert sorted(kept.tolist()) == list(range(size))
-
-
-def test_all_items_are_in_the_order_of_the_set() -> None:
-    batches = [{"index": torch.tensor(i), "points": 10.0 * torch.tensor(i)} for i in ([2, 0], [1, 2, 0])]
-    assert all_items(batches)["points"].tolist() == [0, 10, 20]
 
 
 def test_records_are_told_apart_by_what_they_are_about() -> None:
@@ -60,3 +48,18 @@ def test_an_interrupted_epoch_keeps_what_it_gathered() -> None:
     before.on_save_checkpoint(checkpoint)
     after.on_load_checkpoint(checkpoint)
     assert after.gathered == before.gathered
+
+
+def test_a_fit_begins_without_what_a_failed_one_left() -> None:
+    study = Study()
+    study.gathered, study.records = [{"index": torch.tensor([3])}], [{"draw": 0, "algorithm": "amp"}]
+    study.setup("predict")
+    assert study.gathered and study.records
+    study.setup("fit")
+    assert study.gathered == [] == study.records
+
+
+@pytest.mark.parametrize("checkpoint", [{}, {"gathered": []}])
+def test_a_foreign_checkpoint_is_refused(checkpoint: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match="not one of Study"):
+        Study().on_load_checkpoint(checkpoint)

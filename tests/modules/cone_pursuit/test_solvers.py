@@ -6,26 +6,31 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import minimize
 from scipy.optimize import nnls as scipy_nnls
 from torch import Tensor
 
 from datamodules.dictionaries import draw_problem
-from modules.cone_pursuit import active_set
-from modules.cone_pursuit.nnls import nnls, on_tensors
+from modules.cone_pursuit.nnls import nnls
 from modules.cone_pursuit.objectives import KullbackLeibler, LeastSquares, Logistic
 from modules.cone_pursuit.oracles import Dictionary, NonNegativeBall, RankOne
-from modules.cone_pursuit.solvers import ALGORITHMS, Result, project, pursue
+from modules.cone_pursuit.projection import _inner_loop, project
+from modules.cone_pursuit.solvers import ALGORITHMS, Objective, Result, pursue
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def check_bookkeeping(result: Result) -> None:
+def check_books(result: Result) -> None:
     assert float(result.coefficients.min()) >= 0
     rebuilt = torch.einsum("bk,bkd->bd", result.coefficients, result.atoms)
     torch.testing.assert_close(rebuilt, result.x, atol=1e-12, rtol=1e-12)
     assert torch.isfinite(result.x).all()
+
+
+def check_bookkeeping(result: Result) -> None:
+    check_books(result)
     assert (result.values.diff(dim=0) <= 1e-10).all()
 
 
@@ -171,14 +176,140 @@ def test_nothing_to_descend_along(algorithm: str) -> None:
     assert torch.isfinite(result.values).all()
 
 
-@pytest.mark.parametrize("algorithm", ["nnmp", "pwmp", "fcmp0"])
-def test_other_objectives(algorithm: str) -> None:
-    y = gaussian(2, 12).abs()
-    atoms = torch.eye(12, dtype=torch.float64)
-    check_bookkeeping(pursue(KullbackLeibler(y + 1), Dictionary(atoms), y, "pwmp", 40))
-    features, like = gaussian(30, 6), gaussian(1, 6)
-    objective = Logistic(features, (features[:, 0] > 0).double(), weight=1.0)
-    check_bookkeeping(pursue(objective, NonNegativeBall(), like, algorithm, 100))
+def lowest(objective: Objective, atoms: Tensor, start: float) -> float:
+    """The minimum of f over the cone of atoms [d, n], by scipy."""
+
+    def value(c: np.ndarray) -> tuple[float, np.ndarray]:
+        x = torch.from_numpy(atoms.numpy() @ c)[None]
+        return float(objective.value(x)), atoms.numpy().T @ objective.gradient(x)[0].numpy()
+
+    first, bounds = np.full(atoms.shape[1], start), [(0, None)] * atoms.shape[1]
+    options = {"maxiter": 5000, "ftol": 1e-15, "gtol": 1e-12}
+    return float(minimize(value, first, jac=True, method="L-BFGS-B", bounds=bounds, options=options).fun)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("scale", [1.0, 1e6])
+def test_kullback_leibler_from_the_origin(algorithm: str, scale: float) -> None:
+    """Where the gradient is about 1e10, and steps far longer than 1 / |g| are needed."""
+    random = np.random.default_rng(0)
+    y, atoms = torch.from_numpy(scale * random.random((1, 10))), torch.from_numpy(random.random((10, 15)))
+    atoms /= atoms.norm(dim=0)
+    objective = KullbackLeibler(y)
+    result = pursue(objective, Dictionary(atoms), y, algorithm, 150)
+    check_books(result)
+    assert (result.values.diff(dim=0) <= 1e-13 * scale).all()
+    gap = {"nnmp": 1e-2, "amp": 1e-4}.get(algorithm, 1e-6)  # the optimum is 0.57, f at the origin 1e2
+    assert abs(float(result.values[-1]) - lowest(objective, atoms, scale / 5)) <= gap * scale
+    assert float(result.descent) <= gap**0.5  # in KL gradients have no unit
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("smoothness", [None, "known"])
+def test_logistic(algorithm: str, smoothness: str | None) -> None:
+    """Features of unlike sizes: FCMP's variant 1 finds the minimum in a few steps all the same."""
+    features = gaussian(60, 6) * torch.tensor([1.0, 10, 100, 0.1, 1, 0.01], dtype=torch.float64)
+    objective = Logistic(features, (features[:, 0] > features[:, 1]).double(), weight=1.0)
+    best = lowest(objective, torch.eye(6, dtype=torch.float64), 0.0)
+    if smoothness is None:
+        objective.smoothness = None
+    result = pursue(objective, NonNegativeBall(), features[:1], algorithm, 30)
+    check_bookkeeping(result)
+    start = float(result.values[0]) - best
+    end = float(result.values[-1]) - best
+    assert end <= (1e-8 if algorithm == "fcmp1" else start if smoothness else 0.01 * start)
+
+
+class Parabola:
+    """curvature / 2 |x - y|^2 of which the solver is not told the curvature."""
+
+    smoothness = None
+
+    def __init__(self, y: Tensor, curvature: float) -> None:
+        self.target, self.curvature = y, curvature
+
+    def value(self, x: Tensor) -> Tensor:
+        return 0.5 * self.curvature * (x - self.target).square().sum(1)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        return self.curvature * (x - self.target)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("curvature", [1e-4, 100.0])
+def test_without_smoothness_the_line_search_finds_the_exact_steps(algorithm: str, curvature: float) -> None:
+    atoms, y = gaussian(8, 20), gaussian(3, 8, seed=1)
+    result = pursue(Parabola(y, curvature), Dictionary(atoms), y, algorithm, 20)
+    known = pursue(LeastSquares(y), Dictionary(atoms), y, algorithm, 20)
+    torch.testing.assert_close(result.values[-1] / curvature, known.values[-1], atol=1e-10, rtol=1e-8)
+    torch.testing.assert_close(result.x, known.x, atol=1e-6, rtol=1e-6)
+
+
+class Plane:
+    smoothness = None
+
+    def value(self, x: Tensor) -> Tensor:
+        return -x.sum(1)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        return -torch.ones_like(x)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_an_objective_without_a_minimum(algorithm: str) -> None:
+    with pytest.raises(ValueError, match="falls without bound"):
+        pursue(Plane(), NonNegativeBall(), gaussian(2, 5), algorithm)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_units_do_not_matter(algorithm: str) -> None:
+    """Neither those of the data nor those of the atoms: as many steps to the same x."""
+    random = torch.Generator().manual_seed(0)
+    y, atoms = (torch.rand(*shape, dtype=torch.float64, generator=random) for shape in ((3, 6), (6, 9)))
+    plain = pursue(LeastSquares(y), Dictionary(atoms), y, algorithm, 80, tolerance=1e-2)
+    assert (len(plain.values) == 81) == (algorithm == "nnmp")
+    for of_data, of_atoms in ((1e-12, 1.0), (1e-120, 1e9), (1e120, 1.0), (1.0, 1e-12)):
+        own = Dictionary(of_atoms * atoms)
+        result = pursue(LeastSquares(of_data * y), own, y, algorithm, 80, tolerance=1e-2)
+        assert len(result.values) == len(plain.values)
+        torch.testing.assert_close(result.x / of_data, plain.x, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("kind", "ratio"), [(torch.float64, 1e13), (torch.float32, 1e4)])
+def test_a_huge_atom_does_not_hide_the_others(algorithm: str, kind: torch.dtype, ratio: float) -> None:
+    atoms, y = torch.eye(3, dtype=kind), torch.tensor([[-1.0, 1, 1]], dtype=kind)
+    atoms[:, 0] *= ratio
+    result = pursue(LeastSquares(y), Dictionary(atoms), y, algorithm, 10)
+    torch.testing.assert_close(result.x, y.clamp_min(0), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("algorithm", ["fcmp0", "fcmp1"])
+def test_single_precision(algorithm: str) -> None:
+    random = torch.Generator().manual_seed(0)
+    y, atoms = torch.rand(40, 12, generator=random), torch.rand(12, 30, generator=random)
+    y[:, :3] *= -1
+    atoms[:, 20:] = atoms[:, :10]
+    result = pursue(LeastSquares(y), Dictionary(atoms), y, algorithm, 40)
+    double = nnls(atoms.double(), y.double()).coefficients @ atoms.double().T
+    torch.testing.assert_close(result.x.double(), double, atol=1e-3, rtol=0)
+
+
+def test_an_active_coefficient_that_stays_at_zero() -> None:
+    """0 / 0 on the way to least squares, if the least denominator is 0 in single precision."""
+    right, is_active = torch.tensor([[1.0, 0]]), torch.ones(1, 2, dtype=torch.bool)
+    values = _inner_loop(torch.eye(2)[None], right, torch.zeros(1, 2), is_active, torch.ones(1, dtype=torch.bool))
+    torch.testing.assert_close(values, right)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_pursuit_ends_as_soon_as_it_holds_enough_atoms(algorithm: str) -> None:
+    atoms, y = gaussian(8, 20), gaussian(3, 8, seed=1)
+    counts = pursue(LeastSquares(y), Dictionary(atoms), y, algorithm, 60, max_atoms=3).counts
+    assert counts.amax(0).tolist() == [3] * 3
+    for column in counts.T:
+        reached = int((column == 3).int().argmax())
+        assert (column[reached:] == 3).all()
 
 
 def test_rank_one_oracle_finds_a_rank_one_matrix() -> None:
@@ -191,44 +322,30 @@ def test_rank_one_oracle_finds_a_rank_one_matrix() -> None:
     torch.testing.assert_close(result.x, tensor, atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.parametrize("shape", [(1, 6), (1, 1, 4), (2, 1, 3)])
+def test_one_row_is_clamped(shape: tuple[int, ...]) -> None:
+    """Arrays of one row are rank-one, however much of them is negative."""
+    y = gaussian(20, math.prod(shape))
+    result = pursue(LeastSquares(y), RankOne(shape), y, "fcmp1", 60)
+    torch.testing.assert_close(result.x, y.clamp_min(0), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(("shape", "gradient"), [((2, 2), [-1.0, 10, 10, -1]), ((1, 5), [-1.0, 3, 3, 3, 3])])
+def test_rank_one_finds_a_descent_atom_wherever_there_is_one(shape: tuple[int, ...], gradient: list[float]) -> None:
+    target = torch.tensor([gradient, [1.0] * len(gradient)], dtype=torch.float64)
+    atom, _ = RankOne(shape)(target)
+    assert -float(atom[0] @ target[0]) == pytest.approx(1.0)
+    assert float(atom.norm(dim=1)[0]) == pytest.approx(1.0)
+    assert not atom[1].any()
+
+
 @pytest.mark.parametrize(("dim", "number"), [(15, 30), (30, 15)])
-def test_nnls_is_scipys(dim: int, number: int) -> None:
+def test_project_is_nnls(dim: int, number: int) -> None:
     atoms, right = gaussian(dim, number), gaussian(12, dim, seed=1)
     right[3] = 0
     reference = np.stack([scipy_nnls(atoms.numpy(), y)[0] for y in right.numpy()])
-    solution = nnls(atoms, right)
-    np.testing.assert_allclose(solution.coefficients.numpy() @ atoms.numpy().T, reference @ atoms.numpy().T, atol=1e-10)
-    if number <= dim:  # otherwise a target inside of the cone has many codes
-        np.testing.assert_allclose(solution.coefficients.numpy(), reference, atol=1e-10)
-    assert float(solution.gradient.min()) >= -1e-9
-    tensors, _ = on_tensors(atoms, right, 3 * number, 1e-11)
-    np.testing.assert_allclose(tensors.numpy() @ atoms.numpy().T, reference @ atoms.numpy().T, atol=1e-10)
-    shared, _ = active_set.solve(atoms.numpy(), right.numpy(), 3 * number, 1e-11, threads=5)
-    np.testing.assert_array_equal(shared, solution.coefficients.numpy())
     small = project(atoms.T.expand(12, number, dim), right).numpy()
     np.testing.assert_allclose(small @ atoms.numpy().T, reference @ atoms.numpy().T, atol=1e-9)
-
-
-def test_nnls_with_equal_and_zero_atoms() -> None:
-    atoms = gaussian(6, 5).abs()
-    atoms = torch.cat((atoms, atoms[:, :2], torch.zeros(6, 1, dtype=torch.float64)), 1)
-    right = gaussian(4, 6, seed=1).abs()
-    distinct = atoms[:, :5].numpy()
-    reference = np.stack([distinct @ scipy_nnls(distinct, y)[0] for y in right.numpy()])
-    for coefficients in (nnls(atoms, right).coefficients, on_tensors(atoms, right, 24, 1e-11)[0]):
-        np.testing.assert_allclose((coefficients @ atoms.T).numpy(), reference, atol=1e-9)
-
-
-def test_nnls_with_many_drops_and_targets_inside_of_the_cone() -> None:
-    for seed in range(20):
-        atoms, codes = gaussian(12, 25, seed=seed).abs(), gaussian(8, 25, seed=seed + 100).clamp_min(0)
-        right = codes @ atoms.T
-        right[4:] = gaussian(4, 12, seed=seed + 200)
-        solution = nnls(atoms, right)
-        reference = np.stack([scipy_nnls(atoms.numpy(), y)[0] for y in right.numpy()])
-        fit = (solution.coefficients @ atoms.T).numpy()
-        np.testing.assert_allclose(fit, reference @ atoms.numpy().T, atol=1e-9)
-        assert float(solution.coefficients.min()) >= 0 and solution.iterations < 75
 
 
 def test_values_that_cannot_work() -> None:
@@ -239,7 +356,37 @@ def test_values_that_cannot_work() -> None:
         pursue(LeastSquares(y * float("nan")), Dictionary(gaussian(5, 3)), y)
     with pytest.raises(ValueError, match="finite matrix"):
         Dictionary(gaussian(5, 0))
-    with pytest.raises(ValueError, match="do not fit"):
-        nnls(gaussian(5, 3), gaussian(2, 4))
     with pytest.raises(ValueError, match="non-negative data"):
         KullbackLeibler(-y.abs())
+    with pytest.raises(ValueError, match="label of 0 or 1"):
+        Logistic(y, torch.tensor([-1, 1]))
+    with pytest.raises(ValueError, match="tolerance >= 0"):
+        pursue(LeastSquares(y), Dictionary(gaussian(5, 3)), y, tolerance=float("nan"))
+
+
+def test_data_and_atoms_that_do_not_fit() -> None:
+    y, atoms = gaussian(2, 5), gaussian(5, 3)
+    for like in (y[0], y.int()):
+        with pytest.raises(ValueError, match="like must be real numbers"):
+            pursue(LeastSquares(y), Dictionary(atoms), like)
+    for like in (y[:1], y.float()):
+        with pytest.raises(ValueError, match="make them alike"):
+            pursue(LeastSquares(y), Dictionary(atoms), like)
+    with pytest.raises(ValueError, match="does not fit x"):
+        pursue(LeastSquares(y), Dictionary(atoms), y[:, :4])
+    for wrong in (atoms[:4], atoms.float()):
+        with pytest.raises(ValueError, match="of dimension"):
+            pursue(LeastSquares(y), Dictionary(wrong), y)
+    with pytest.raises(ValueError, match=r"no arrays of shape \(2, 2\)"):
+        pursue(LeastSquares(y), RankOne((2, 2)), y)
+    with pytest.raises(ValueError, match="data are real numbers"):
+        LeastSquares(y.int())
+
+
+def test_numbers_whose_squares_leave_the_precision() -> None:
+    y, atoms = gaussian(2, 5), gaussian(5, 3)
+    for factor in (1e-200, 1e200):
+        with pytest.raises(ValueError, match="scale the data"):
+            pursue(LeastSquares(factor * y), Dictionary(atoms), y)
+        with pytest.raises(ValueError, match="scale them"):
+            Dictionary(factor * atoms)

@@ -14,7 +14,7 @@ NEW = ("true_positive_rate", "false_positive_rate", "true_l1", "false_l1", "no_f
 
 
 def records(draws: int = 2) -> list[dict]:
-    study = ClusteringStudy({"omp": {"max_atoms": [1, 2]}}, restarts=1)
+    study = ClusteringStudy({"omp": {"solver": "omp", "max_atoms": [1, 2]}}, restarts=1)
     points = torch.randn(24, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     label = torch.arange(24).numpy() % 2
     return [{"noise": 0.5, "draw": draw} | record for draw in range(draws) for record in study.examine(points, label)]
@@ -46,3 +46,9 @@ def test_a_resumed_study_keeps_the_records_without_the_new_outcomes(tmp_path: Pa
     write_csv(tmp_path / "draws.csv", mixed)
     header, first, *_ = (tmp_path / "draws.csv").read_text().splitlines()
     assert set(NEW) <= set(header.split(",")) and first.count(",") == header.count(",")
+
+
+def test_an_entry_needs_all_of_its_options() -> None:
+    """An option given alone on the command line replaces the entry."""
+    with pytest.raises(ValueError, match=r"algorithms\.lasso names no solver.*give all"):
+        ClusteringStudy({"lasso": {"alpha": 10.0}})

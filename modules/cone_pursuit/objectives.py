@@ -1,5 +1,5 @@
 """Smooth convex objectives of x [B, d]: value [B], gradient [B, d] and, where known, the smoothness L. What more they
-may give is told by ``Objective`` in solvers.py."""
+may give is told by ``Objective`` in state.py."""
 
 import torch
 from torch import Tensor

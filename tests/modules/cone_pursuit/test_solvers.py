@@ -15,7 +15,8 @@ from modules.cone_pursuit.nnls import nnls
 from modules.cone_pursuit.objectives import KullbackLeibler, LeastSquares, Logistic
 from modules.cone_pursuit.oracles import Dictionary, NonNegativeBall, RankOne
 from modules.cone_pursuit.projection import _inner_loop, project
-from modules.cone_pursuit.solvers import ALGORITHMS, Objective, Result, pursue
+from modules.cone_pursuit.solvers import ALGORITHMS, Result, pursue
+from modules.cone_pursuit.state import Objective
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:

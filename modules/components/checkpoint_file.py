@@ -34,6 +34,18 @@ def read_checkpoint(path: Path | str, device: torch.device | str = "cpu", mmap: 
     return content
 
 
+def entry(checkpoint: dict[str, Any], name: str, owner: object) -> Any:
+    """What ``owner`` put into a checkpoint under ``name``.
+
+    Raises:
+        CheckpointError: if it is another module's checkpoint.
+    """
+    if name not in checkpoint:
+        kind = type(owner).__name__
+        raise CheckpointError(f"the checkpoint is not one of {kind}, it has no {name}: give its own config")
+    return checkpoint[name]
+
+
 def require(path: Path | str, training: bool) -> None:
     """See before anything is built that ``path`` can be loaded, and with ``training`` that fit can go on from it.
 

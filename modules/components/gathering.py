@@ -94,6 +94,17 @@ def all_items(batches: list[Batch]) -> Batch:
     return {name: value[order] for name, value in whole.items()}
 
 
+def gather_records(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The records of all ranks, each once, ordered by draw. Those of one draw are told apart by what they are about:
+    words and the options that start with ``with_``."""
+    unique: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for part in of_all_ranks(records):
+        for record in part:
+            about = (v for k, v in record.items() if k == "draw" or k.startswith("with_") or isinstance(v, str))
+            unique.setdefault(tuple(about), record)
+    return sorted(unique.values(), key=lambda record: record["draw"])
+
+
 def check_alone(world_size: int) -> None:
     if world_size > 1:
         raise ValueError("batches without index cannot be told apart across processes: use --trainer.devices 1")

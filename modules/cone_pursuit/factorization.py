@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from modules.components.checkpoint_file import entry
 from modules.components.gathering import Batch, all_items
 from modules.cone_pursuit.factors import FactorCorrection, Update, compose, decompose, hals, total, unit_terms
 from modules.cone_pursuit.gathering import Study
@@ -180,7 +181,7 @@ class Factorization(Study):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self.factors = checkpoint["factors"]
+        self.factors = entry(checkpoint, "factors", self)
 
 
 def check(target: Tensor) -> None:

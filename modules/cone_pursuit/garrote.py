@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modules.components.gathering import Batch
-from modules.cone_pursuit.gathering import Study, gather_records
+from modules.components.gathering import Batch, gather_records
+from modules.cone_pursuit.gathering import Study
 from modules.cone_pursuit.objectives import Logistic
 from modules.cone_pursuit.oracles import NonNegativeBall
 from modules.cone_pursuit.solvers import ALGORITHMS, pursue

@@ -9,8 +9,8 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from modules.components.checkpoint_file import CheckpointError
-from modules.components.gathering import Batch, of_all_ranks
+from modules.components.checkpoint_file import entry
+from modules.components.gathering import Batch, gather_records, of_all_ranks
 
 Records = list[dict[str, Any]]
 
@@ -39,9 +39,8 @@ class Gathering(LightningModule):
         checkpoint["gathered"] = [batch for part in of_all_ranks(self.gathered) for batch in part]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if "gathered" not in checkpoint:
-            raise CheckpointError(f"the checkpoint is not one of {type(self).__name__}: give its own config")
-        self.gathered = checkpoint["gathered"] if self.global_rank == 0 else []
+        gathered = entry(checkpoint, "gathered", self)
+        self.gathered = gathered if self.global_rank == 0 else []
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD([self.idle], lr=1.0)
@@ -65,17 +64,4 @@ class Study(Gathering):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        if "records" not in checkpoint:
-            raise CheckpointError(f"the checkpoint is not one of {type(self).__name__}: give its own config")
-        self.records = checkpoint["records"]
-
-
-def gather_records(records: Records) -> Records:
-    """The records of all ranks, each once, ordered by draw. Those of one draw are told apart by what they are about:
-    words and the options that start with ``with_``."""
-    unique: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for part in of_all_ranks(records):
-        for record in part:
-            about = (v for k, v in record.items() if k == "draw" or k.startswith("with_") or isinstance(v, str))
-            unique.setdefault(tuple(about), record)
-    return sorted(unique.values(), key=lambda record: record["draw"])
+        self.records = entry(checkpoint, "records", self)

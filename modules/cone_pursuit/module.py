@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modules.components.gathering import Batch, own_items
-from modules.cone_pursuit.gathering import Gathering, Study, gather_records
+from modules.components.gathering import Batch, gather_records, own_items
+from modules.cone_pursuit.gathering import Gathering, Study
 from modules.cone_pursuit.nnls import nnls
 from modules.cone_pursuit.objectives import LeastSquares
 from modules.cone_pursuit.oracles import NEW, Dictionary

@@ -9,6 +9,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from modules.components.checkpoint_file import entry
 from modules.components.gathering import Batch, all_items, of_all_ranks
 from modules.cone_pursuit.endmembers import EXTRACTIONS, extract
 from modules.cone_pursuit.gathering import Study
@@ -125,4 +126,4 @@ class Unmixing(Study):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self.endmembers = checkpoint["endmembers"]
+        self.endmembers = entry(checkpoint, "endmembers", self)

@@ -8,7 +8,7 @@ from pytorch_lightning import LightningModule
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from modules.components.checkpoint_file import CheckpointError
+from modules.components.checkpoint_file import entry
 from modules.components.gathering import Batch, all_items, done_on_all_ranks, of_all_ranks
 from modules.subspace import metrics
 from modules.subspace.blocks import check_points
@@ -124,9 +124,7 @@ class SubspaceClustering(LightningModule):
         checkpoint["gathered"] = [batch for part in of_all_ranks(self.gathered) for batch in part]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if "fitted" not in checkpoint:
-            raise CheckpointError("the checkpoint holds no clustered points: it is not one of SubspaceClustering")
-        self.fitted = checkpoint["fitted"]
+        self.fitted = entry(checkpoint, "fitted", self)
         self.graph = unpack(checkpoint.get("graph", []))
         self.gathered = checkpoint.get("gathered", []) if self.global_rank == 0 else []
 

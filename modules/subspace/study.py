@@ -16,6 +16,8 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
+from modules.components.checkpoint_file import entry
+from modules.components.gathering import gather_records
 from modules.subspace import metrics
 from modules.subspace.pursuits import Pursuit
 from modules.subspace.solvers import mp_path, omp_path, solver
@@ -32,20 +34,6 @@ def expand(options: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, 
         yield {**options, **chosen}, chosen
 
 
-def gather_records(records: list[Record]) -> list[Record]:
-    """The records of all ranks, each once, ordered by draw."""
-    parts = [records]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        parts = [[] for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather_object(parts, records)
-    together = {tuple(_identity(record).items()): record for part in parts for record in part}
-    return sorted(together.values(), key=lambda record: record["draw"])
-
-
-def _identity(record: Record) -> Record:
-    return {name: value for name, value in record.items() if name in ("draw", "algorithm") or name.startswith("with_")}
-
-
 class Study(LightningModule):
     """Base of the two studies: what a draw leaves behind is ``examine``'s; the rest is bookkeeping.
 
@@ -58,6 +46,11 @@ class Study(LightningModule):
         self.automatic_optimization = False
         self.idle = nn.Parameter(torch.zeros(()))
         self.records: list[Record] = []
+
+    def setup(self, stage: str) -> None:
+        """Called before a checkpoint, if any, brings back the records of its run."""
+        if stage == "fit":
+            self.records = []
 
     def examine(self, points: Tensor, label: np.ndarray) -> Iterator[Record]:
         raise NotImplementedError
@@ -79,7 +72,7 @@ class Study(LightningModule):
         checkpoint["records"] = gather_records(self.records)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.records = checkpoint["records"]
+        self.records = entry(checkpoint, "records", self)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD([self.idle], lr=1.0)

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from modules.components.checkpoint_file import CheckpointError
-from modules.cone_pursuit.gathering import Gathering, Study, gather_records
+from modules.components.gathering import gather_records
+from modules.cone_pursuit.gathering import Gathering, Study
 from train import main
 
 ROOT = Path(__file__).parents[3]

@@ -50,15 +50,20 @@ def test_kullback_leibler_runs_on_tiny_data() -> None:
     assert Path("runs/000/curves.png").is_file()
 
 
+def codes_after_reload(model: Factorization, data: LowRankTensor, folder: Path) -> np.ndarray:
+    """Fit, save, load and predict: codes [N, K]."""
+    options = {"logger": False, "enable_progress_bar": False, "default_root_dir": folder}
+    run = Trainer(max_epochs=1, accelerator="cpu", **options)  # type: ignore[arg-type]
+    run.fit(model, data)
+    run.save_checkpoint(folder / "last.ckpt")
+    loaded = Factorization.load_from_checkpoint(folder / "last.ckpt", weights_only=True)
+    return torch.cat(run.predict(loaded, data)).numpy()  # type: ignore[arg-type]
+
+
 def test_kullback_leibler_codes_of_new_items(tmp_path: Path) -> None:
     data = LowRankTensor([7, 5, 4], rank=2, noise=0.1, batch_size=3)
     model = Factorization([2], ["fcmp0", "ccd"], loss="kullback_leibler", restarts=2)
-    options = {"logger": False, "enable_progress_bar": False, "default_root_dir": tmp_path}
-    run = Trainer(max_epochs=1, accelerator="cpu", **options)  # type: ignore[arg-type]
-    run.fit(model, data)
-    run.save_checkpoint(tmp_path / "last.ckpt")
-    loaded = Factorization.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
-    codes = torch.cat(run.predict(loaded, data)).numpy()  # type: ignore[arg-type]
+    codes = codes_after_reload(model, data, tmp_path)
     terms = compose([factor[None] for factor in model.factors[1:]])[0].flatten(1).numpy()
     whole = data.load()[0].flatten(1).numpy()
 
@@ -75,12 +80,7 @@ def test_kullback_leibler_codes_of_new_items(tmp_path: Path) -> None:
 def test_codes_of_new_items_by_the_best_factors(tmp_path: Path) -> None:
     data = LowRankTensor([7, 5, 4], rank=2, noise=0.1, batch_size=3)
     model = Factorization([2], ["fcmp1", "hals"], restarts=2)
-    options = {"logger": False, "enable_progress_bar": False, "default_root_dir": tmp_path}
-    run = Trainer(max_epochs=1, accelerator="cpu", **options)  # type: ignore[arg-type]
-    run.fit(model, data)
-    run.save_checkpoint(tmp_path / "last.ckpt")
-    loaded = Factorization.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
-    codes = torch.cat(run.predict(loaded, data)).numpy()  # type: ignore[arg-type]
+    codes = codes_after_reload(model, data, tmp_path)
     terms = compose([factor[None] for factor in model.factors[1:]])[0].flatten(1).T.numpy()
     whole = data.load()[0].flatten(1).numpy()
     np.testing.assert_allclose(codes, np.stack([scipy_nnls(terms, row)[0] for row in whole]), atol=1e-9)

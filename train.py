@@ -37,11 +37,19 @@ class ParsimonyCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if config.get("weights_only") is False:
+            raise ValueError("--weights_only false would run code that a checkpoint brings along: leave it out")
+        self.check_checkpoint(config.ckpt_path)  # before a new folder is made for the run
         self.description = describe(self._parser(self.subcommand), config)
         self.folder = run_folder.place(config, str(self.subcommand), fingerprint(self.description))
-        if config.ckpt_path and "://" not in config.ckpt_path:
-            checkpoint_file.require(config.ckpt_path, training=self.subcommand == "fit")
+        self.check_checkpoint(config.ckpt_path)  # now it is clear what best and last are
         self.save_config_kwargs = {"description": self.description, "subcommand": self.subcommand}
+
+    def check_checkpoint(self, path: str | None) -> None:
+        """Folders (sharded checkpoints) and remote files are left to Lightning."""
+        file = Path(str(path).removeprefix("file://"))
+        if path and file.is_file():
+            checkpoint_file.require(file, training=self.subcommand == "fit")
 
     def _run_subcommand(self, subcommand: str) -> None:
         start = time.monotonic()

@@ -69,10 +69,12 @@ def misfit(message: str) -> str:
     for kind in ("Missing", "Unexpected"):
         if found := re.search(rf"{kind} key\(s\) in state_dict: (.*?)\. *(?:\n|$)", message):
             names = found[1].split(", ")
-            parts.append(f"{len(names)} {kind.lower()} ({names[0]})")
+            parts.append(f"{len(names)} {kind.lower()} ({names[0].strip(chr(34))})")
     if shapes := re.findall(r"size mismatch for ([\w.]+)", message):
         parts.append(f"{len(shapes)} of another shape ({shapes[0]})")
     name = message.split("state_dict for ", 1)[-1].split(":", 1)[0]
+    if not parts:
+        return f"the checkpoint does not fit {name}: {one_line(message.split(':', 1)[-1])}"
     return f"the checkpoint does not fit {name}: weights {', '.join(parts)}; give its own config, or another file"
 
 

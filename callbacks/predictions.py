@@ -64,7 +64,7 @@ class Predictions(Callback):
         self.parts = []
         if items and is_writer(trainer):
             name = Path(self.file)
-            path = Path(trainer.default_root_dir) / f"{name.stem}.predict{name.suffix}"
+            path = Path(trainer.default_root_dir) / name.with_name(f"{name.stem}.predict{name.suffix}")
             write(path, items.get("index", torch.arange(len(items["rows"]))), items["rows"], self.column)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -184,7 +184,7 @@ def checkpoint_to_load(folder: Path, ckpt_path: str | None, subcommand: str) -> 
         if not found:
             raise FileNotFoundError(f"--ckpt_path {ckpt_path}: no such checkpoint in {folder.parent}/*/checkpoints")
         return str(found)
-    if ckpt_path and "://" not in ckpt_path and not Path(ckpt_path).is_file():
+    if ckpt_path and "://" not in ckpt_path and not Path(ckpt_path).exists():
         raise FileNotFoundError(f"--ckpt_path {ckpt_path}: no such file")
     return ckpt_path
 

@@ -90,9 +90,14 @@ def summarize(trainer: Trainer, description: str, seconds: float) -> dict[str, A
 
 
 def save_result(folder: Path, subcommand: str, result: dict[str, Any]) -> None:
-    """Add the result to result.json beside those of other subcommands."""
+    """Add the result to result.json beside those of other subcommands.
+
+    A finished run that is continued has nothing left to do and measures nothing: its metrics stay.
+    """
     file = folder / "result.json"
     results = json.loads(file.read_text()) if file.exists() else {}
+    if not result["metrics"] and results.get(subcommand, {}).get("metrics"):
+        return
     unfinished = file.with_suffix(".tmp")
     unfinished.write_text(json.dumps(results | {subcommand: result}, indent=2) + "\n")
     unfinished.replace(file)

@@ -85,7 +85,10 @@ def result(number: str = "000", command: str = "fit") -> dict[str, Any]:
         (["--ckpt_path=code.ckpt"], "code.ckpt is damaged or no checkpoint that can be read safely"),
         (["--ckpt_path=numbers.ckpt"], "numbers.ckpt is no checkpoint: it holds a list"),
         (["--ckpt_path=weights.ckpt"], "weights.ckpt holds weights only"),
-        (["--ckpt_path=other.ckpt"], 'does not fit Toy: weights 4 missing ("network.layers.0.weight'),
+        (["--ckpt_path=other.ckpt"], "does not fit Toy: weights 4 missing (network.layers.0.weight)"),
+        (["--ckpt_path=number.ckpt"], "does not fit Toy: "),
+        (["--ckpt_path=foreign.ckpt"], "foreign.ckpt is no checkpoint of a run"),
+        (["--weights_only=false"], "would run code that a checkpoint brings along"),
     ],
 )
 def test_a_mistake_is_one_line(options: list[str], line: str, capfd: pytest.CaptureFixture) -> None:
@@ -98,12 +101,17 @@ def test_a_mistake_is_one_line(options: list[str], line: str, capfd: pytest.Capt
     errors = capfd.readouterr().err
     assert line in errors.strip().splitlines()[-1]
     assert errors.count("error: ") == 1 and "Traceback" not in errors
+    if " is " in line or " holds " in line:  # what a file says of itself is read before the run has a folder
+        assert not RUNS.exists()
 
 
 def wrong_checkpoints() -> None:
-    nothing: dict[str, Any] = {"state_dict": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
-    torch.save({"state_dict": {}}, "weights.ckpt")
-    torch.save(nothing | {"pytorch-lightning_version": "2.6.0"}, "other.ckpt")
+    weights: dict[str, Any] = {"state_dict": {}, "pytorch-lightning_version": "2.6.0"}
+    training = {"optimizer_states": [], "lr_schedulers": [], "loops": {"fit_loop": {}}}
+    torch.save(weights, "weights.ckpt")
+    torch.save(weights | training, "other.ckpt")
+    torch.save(training | {"state_dict": {}}, "foreign.ckpt")
+    torch.save(weights | training | {"state_dict": {"network.layers.0.weight": 3}}, "number.ckpt")
     torch.save([1, 2], "numbers.ckpt")
     torch.save({"state_dict": {}, "callback": print}, "code.ckpt")
     Path("half.ckpt").write_bytes(Path("other.ckpt").read_bytes()[:-100])
@@ -170,6 +178,13 @@ def test_a_fit_leaves_its_record(capsys: pytest.CaptureFixture) -> None:
     main(["fit", "--config", str(folder / "config.fit.yaml")])
     assert losses("001") == losses("000") and result("001")["config"] == result()["config"]
     Toy.load_from_checkpoint(folder / "checkpoints" / "best.ckpt")
+
+
+def test_a_finished_run_that_goes_on_keeps_its_metrics() -> None:
+    fit()
+    before = result()["metrics"]
+    fit("--ckpt_path=last")
+    assert before and result()["metrics"] == before
 
 
 @pytest.mark.parametrize("name", ["best", "last"])

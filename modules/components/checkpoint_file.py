@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-TRAINING_STATE = ("optimizer_states", "lr_schedulers", "loops")
+VERSION, TRAINING_STATE = "pytorch-lightning_version", ("optimizer_states", "lr_schedulers")
 
 
 class CheckpointError(ValueError):
@@ -47,14 +47,15 @@ def entry(checkpoint: dict[str, Any], name: str, owner: object) -> Any:
 
 
 def require(path: Path | str, training: bool) -> None:
-    """See before anything is built that ``path`` can be loaded, and with ``training`` that fit can go on from it.
+    """See before a network is built that a run can load ``path``, and with ``training`` that fit can go on from it.
 
     Raises:
-        FileNotFoundError, CheckpointError: as ``read_checkpoint``; the latter also where there are no weights, or
-            nothing but weights for a training.
+        FileNotFoundError, CheckpointError: as ``read_checkpoint``; the latter also for a file that is not Lightning's,
+            or that holds nothing but weights where a training is to go on.
     """
     content = read_checkpoint(path, mmap=True)
-    if "state_dict" not in content:
-        raise CheckpointError(f"{path} is no checkpoint of a run: it has no state_dict")
-    if training and not all(key in content for key in TRAINING_STATE):
+    loops = content.get("loops")
+    if VERSION not in content or not isinstance(content.get("state_dict"), dict):
+        raise CheckpointError(f"{path} is no checkpoint of a run: give one that train.py wrote")
+    if training and not (isinstance(loops, dict) and "fit_loop" in loops and all(k in content for k in TRAINING_STATE)):
         raise CheckpointError(f"{path} holds weights only: test and predict take it, but fit goes on from a last.ckpt")

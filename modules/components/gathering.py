@@ -43,8 +43,18 @@ def done_on_all_ranks(work: Callable[[], T]) -> list[T]:
 
 
 def together(batches: list[Batch]) -> Batch:
-    """The batches of a rank as one; without batches an empty dict."""
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]} if batches else {}
+    """The batches of a rank as one; without batches an empty dict.
+
+    Raises:
+        ValueError: for batches with different entries, or entries of different shapes.
+    """
+    names = {tuple(sorted(batch)) for batch in batches}
+    if len(names) > 1:
+        raise ValueError(f"batches hold different entries: {' and '.join(', '.join(name) for name in sorted(names))}")
+    try:
+        return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]} if batches else {}
+    except RuntimeError as error:
+        raise ValueError(f"batches do not fit together: {error}") from error
 
 
 def is_first(indices: list[Tensor], rank: int) -> Tensor:

@@ -117,7 +117,7 @@ class Factorization(Study):
         target = all_items(self.gathered)["points"].to(self.device)
         self.gathered, self.records = [], []
         check(target)
-        lowest = float("inf")
+        lowest, objective = float("inf"), self.loss.objective(target.reshape(1, -1))
         for name in self.algorithms:
             begin = time.process_time()
             found = self.random_starts(target, name) if name in self.baselines else self.pursuit(target, name)
@@ -125,8 +125,9 @@ class Factorization(Study):
             for rank, (objectives, factors) in found.items():
                 about = {"algorithm": name, "with_rank": rank}
                 self.records += [{"draw": i} | about | self.measures(v, target) for i, v in enumerate(objectives)]
-                if min(objectives) < lowest:
-                    lowest, self.factors = min(objectives), factors
+                value = float(objective.value(total([factor[None] for factor in factors]).flatten(1)))
+                if value < lowest:  # of the factors: a fixed step may have left the lowest objective behind
+                    lowest, self.factors = value, factors
             last = found[self.ranks[-1]][0]
             self.log(f"train/objective_{name}", sum(last) / len(last))
         for measure, value in self.measures(lowest, target).items():

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-FACTOR = 4.0
-"""By which a step grows until the slope turns, or shrinks until it does not."""
+FACTOR, LARGEST = 4.0, 1e30
+"""By which a step grows until the slope turns, or shrinks until it does not: at first, squared each time, at most."""
 ROUNDS, CLOSE = 100, 1.01
 """Evaluations at most; ratio of the steps between which the chord of the slope ends the search."""
 
@@ -29,6 +29,7 @@ def exact_step(slope: Callable[[Tensor], Tensor], gap: Tensor, limit: Tensor, gu
     below, above = -gap, torch.ones_like(gap)  # slopes at both
     limits = torch.finfo(gap.dtype)
     gamma, is_done = torch.minimum(guess.clamp(limits.tiny, limits.max), limit), ~(gap > 0)
+    factor = FACTOR
     for _ in range(ROUNDS):
         now = slope(gamma)
         is_short = now < 0  # NaN: beyond what the function can take
@@ -37,9 +38,11 @@ def exact_step(slope: Callable[[Tensor], Tensor], gap: Tensor, limit: Tensor, gu
         is_done |= (low >= limit) | (high <= CLOSE * low)
         if bool(is_done.all()):
             break
-        inner = torch.where(low > 0, low.sqrt() * high.sqrt(), high / FACTOR)
-        gamma = torch.where(is_done, gamma, torch.where(high < torch.inf, inner, torch.minimum(FACTOR * low, limit)))
-    if bool((~is_done & (low > 0)).any()):
+        inner = torch.where(low > 0, low.sqrt() * high.sqrt(), high / factor)
+        outer = torch.minimum((factor * low).clamp_max(limits.max**0.5), limit)  # beyond, squares overflow
+        gamma = torch.where(is_done, gamma, torch.where(high < torch.inf, inner, outer))
+        factor = min(factor**2, LARGEST if gap.dtype == torch.float64 else LARGEST**0.25)
+    if bool((~is_done & (high == torch.inf) & (gap > 0)).any()):
         raise ValueError("the objective falls without bound along a direction: a pursuit needs a minimum")
     chord = low + (high - low) * (below / (below - above))
     is_inside = (high < torch.inf) & torch.isfinite(chord)

@@ -17,6 +17,8 @@ from modules.cone_pursuit.state import Objective, State, step_size
 
 Oracle = Callable[[Tensor], tuple[Tensor, Tensor]]
 Correction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+ROUND_OFF = 32
+"""Units of round-off below which no tolerance is met."""
 ALGORITHMS = ("nnmp", "amp", "pwmp", "fcmp0", "fcmp1")
 
 
@@ -85,7 +87,8 @@ def pursue(
         algorithm: nnmp, amp, pwmp, fcmp0 (projected gradient step) or fcmp1 (exact re-optimisation).
         max_iterations: oracle calls.
         tolerance: a problem stops when -<g, z> is at most this times |z| and the size of its gradients (see
-            ``Objective``), and |<g, x>| at most this times |x| and that size. None of it depends on units.
+            ``Objective``), and |<g, x>| at most this times |x| and that size. None of it depends on
+            units; it is at least ROUND_OFF units of round-off.
         max_atoms: a problem stops as soon as it holds as many active atoms.
         correct: maps atoms [B, K, d] and coefficients [B, K] to better ones after every iteration (the optional
             non-convex correction of Alg. 4). Only for oracles without keys, since the atoms move.
@@ -112,7 +115,7 @@ def pursue(
     for _ in range(max_iterations):
         atom, key = oracle(gradient)
         descent, slope = -(gradient * atom).sum(1), (gradient * state.x).sum(1).abs()
-        least = tolerance * state.size
+        least = max(tolerance, ROUND_OFF * torch.finfo(gradient.dtype).eps) * state.size
         active &= ~((descent <= least * atom.norm(dim=1)) & (slope <= least * state.x.norm(dim=1)))
         if max_atoms is not None:
             active &= (state.coefficients > 0).sum(1) < max_atoms

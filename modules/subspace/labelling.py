@@ -33,8 +33,8 @@ def label_new(solve: Callable[..., csr_array], points: Tensor, clusters: np.ndar
 
 
 def is_correlated(points: Tensor, queries: Tensor) -> np.ndarray:
-    """bool [B]: whether the cosine to any of the points is more than the round-off of an inner product."""
-    units, noise = directions(points), 10 * points.shape[1] * torch.finfo(points.dtype).eps
+    """bool [B]: whether the cosine to any of the points exceeds the round-off of an inner product, 10 sqrt(D) eps."""
+    units, noise = directions(points), 10 * points.shape[1] ** 0.5 * torch.finfo(points.dtype).eps
     cosines = [(directions(some) @ units.T).abs().amax(1) for some in queries.split(512)]
     return (torch.cat(cosines) > noise).cpu().numpy()
 

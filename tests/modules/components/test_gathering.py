@@ -53,3 +53,11 @@ def work(rank: int, folder: str) -> None:
 def test_an_error_on_one_rank_is_raised_on_all(tmp_path: Path) -> None:
     multiprocessing.start_processes(work, (str(tmp_path),), nprocs=2, start_method="fork")
     assert [(tmp_path / f"{rank}.txt").read_text() for rank in range(2)] == ["nothing to do on one"] * 2
+
+
+def test_batches_that_do_not_fit_together() -> None:
+    rows = torch.ones(2, 3)
+    with pytest.raises(ValueError, match="different entries: index, rows and rows"):
+        all_items([{"rows": rows}, {"rows": rows, "index": torch.tensor([1, 0])}])
+    with pytest.raises(ValueError, match="do not fit together"):
+        all_items([{"rows": rows}, {"rows": torch.ones(2, 4)}])

@@ -36,3 +36,9 @@ def test_no_minimum() -> None:
     one = torch.ones(1, dtype=torch.float64)
     with pytest.raises(ValueError, match="without bound"):
         exact_step(lambda gamma: -torch.ones_like(gamma), one, INF * one, one)
+
+
+@pytest.mark.parametrize("unit", [1e-150, 1e-70, 1e70, 1e150])
+def test_minima_at_any_scale(unit: float) -> None:
+    found = search([unit], [1.0], [INF], 1.0, 1)
+    assert float(found) == pytest.approx(unit, rel=1e-9)

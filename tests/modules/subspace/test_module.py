@@ -289,3 +289,10 @@ def test_shipped_clustering() -> None:
     small = ["--data.init_args.batch_size=100", "--run.dir=runs", "--ckpt_path=last"]
     main(["predict", f"--config={CONFIGS / 'union.yaml'}", *small])
     assert Path("runs/000/labels.predict.csv").read_text() == Path("runs/000/labels.csv").read_text()
+
+
+def test_high_dimensions_in_single_precision_are_no_round_off() -> None:
+    points = torch.randn(12, 100_000, generator=torch.Generator().manual_seed(0))
+    fitted = SubspaceClusterer("omp", {"max_atoms": 2}, 2).fit(points.numpy())
+    far = points[:4] + 20 * torch.randn(4, 100_000, generator=torch.Generator().manual_seed(1))  # cosine .05
+    assert (fitted.predict(far.numpy()) >= 0).all()

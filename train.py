@@ -1,7 +1,7 @@
 """Train, validate, test or predict: ``python train.py fit --config configs/<method>/<experiment>.yaml``.
 
 configs/trainer.yaml is loaded first; later ``--config`` files and dotted options win over earlier ones. Where a run
-puts its files is told in callbacks/run_folder.py. A user's mistake is one line and exit code 2; PARSIMONY_DEBUG=1
+puts its files is told in cli/run_folder.py. A user's mistake is one line and exit code 2; PARSIMONY_DEBUG=1
 shows the traceback.
 """
 
@@ -16,10 +16,10 @@ from jsonargparse import set_parsing_settings
 from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.cli import ArgsType, LightningCLI
 
-from callbacks import quiet, run_folder, wandb_session
 from callbacks.checkpoint_on_signal import exit_on_signal
-from callbacks.plain_errors import PlainErrorParser, one_line_errors
-from callbacks.run_record import RunRecord, describe, fingerprint, print_summary, save_result, summarize
+from cli import quiet, run_folder, wandb_session
+from cli.plain_errors import PlainErrorParser, one_line_errors
+from cli.run_record import RunRecord, describe, fingerprint, print_summary, save_result, summarize
 from modules.components import checkpoint_file
 
 DEFAULTS = str(Path(__file__).with_name("configs") / "trainer.yaml")

@@ -28,9 +28,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from datamodules.base import as_it_is, training_loader
 from datamodules.cifar import CIFAR10Folder
-from datamodules.images_in_memory import PADDING, ImagesInMemory
+from datamodules.images.in_memory import PADDING, ImagesInMemory
+from datamodules.loading.loaders import as_it_is, training_loader
 
 BATCH = 128
 MEAN, STD = CIFAR10Folder.mean, CIFAR10Folder.std

@@ -31,9 +31,9 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.base import data_root
-from datamodules.ecg_batches import Records, training_batches
-from datamodules.ecg_cache import Cache, open_cache
+from datamodules.loading.loaders import data_root
+from datamodules.signals.batches import Records, training_batches
+from datamodules.signals.cache import Cache, open_cache
 from modules.ecg.augmentation import REFERENCE_LENGTH, Augmentation
 from modules.ecg.spectrogram import LogSpectrogram
 

@@ -22,7 +22,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from datamodules.dead_leaves import dead_leaves
+from datamodules.images.dead_leaves import dead_leaves
 from modules.components.coding.rans import encode_intervals
 from modules.components.coding.torchac_backend import decode_tables, encode_tables
 from modules.l3c import integer_mixture

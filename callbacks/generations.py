@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from callbacks.generation_curves import curves_figure
+from callbacks.reports.generation_curves import curves_figure
 from modules.components.checkpoint_file import CheckpointError, read_checkpoint
 from modules.components.frozen import Frozen
 

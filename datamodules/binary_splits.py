@@ -14,7 +14,8 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.point_sets import data_root, gathering_loader, unit_norm
+from datamodules.arrays.point_sets import gathering_loader, unit_norm
+from datamodules.loading.loaders import data_root
 
 Name = Literal["sonar", "diabetes", "breast_cancer"]
 SONAR = (

@@ -6,10 +6,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torchvision
 
-from datamodules.base import is_rank_zero, warn
-from datamodules.image_cache import class_folders, open_cache
-from datamodules.images_in_memory import SmallImages
-from datamodules.reporting import describe_skipped
+from datamodules.images.in_memory import SmallImages
+from datamodules.images.packed import class_folders, open_cache
+from datamodules.loading.loaders import is_rank_zero, warn
+from datamodules.loading.reporting import describe_skipped
 
 SIZE = 32
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -80,7 +80,7 @@ class CIFAR10Folder(SmallImages):
     """CIFAR-10 stored as one image file each. JPEG changes the pixels: its error rates are not CIFAR-10's.
 
     Layout: ``<root>/<folder>/{train,test}/<class>/*.{jpg,png,webp}`` with the ten classes' names. At first use the
-    images are packed into one array (see datamodules/image_cache.py). A file that is damaged, not 8-bit RGB or not
+    images are packed into one array (see datamodules/images/packed.py). A file that is damaged, not 8-bit RGB or not
     32x32 is left out, counted and named; ``strict`` refuses instead.
 
     Args:

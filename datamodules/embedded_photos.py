@@ -9,9 +9,9 @@ from pytorch_lightning import LightningDataModule
 from sklearn.datasets import load_sample_image  # type: ignore[import-untyped]
 from torch.utils.data import DataLoader
 
-from datamodules.base import ResumableDataLoader, evaluation_loader, training_loader
-from datamodules.crops import NamedImages, RandomCrops, to_tensor
-from datamodules.dead_leaves import dead_leaves
+from datamodules.images.crops import NamedImages, RandomCrops, to_tensor
+from datamodules.images.dead_leaves import dead_leaves
+from datamodules.loading.loaders import ResumableDataLoader, evaluation_loader, training_loader
 
 PHOTOS = ("china", "flower")
 SCALE = 0.6

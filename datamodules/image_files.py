@@ -1,44 +1,11 @@
 """A folder of whole images of any size, for evaluation: Kodak, DIV2K, or your own."""
 
-from pathlib import Path
-
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from datamodules.base import data_root, evaluation_loader, is_rank_zero, warn
-from datamodules.crops import NamedImages
-from datamodules.image_reading import find_photos, scan_photos
-from datamodules.reporting import describe_skipped
-
-
-def warn_of_skipped(folder: Path, skipped: dict[str, list[str]]) -> None:
-    """Count and name, once, the files that the rules of datamodules/image_reading.py left out."""
-    if skipped:
-        warn(f"{folder}: skipped {describe_skipped(skipped)}")
-
-
-def whole_images(folder: Path, paths: list[Path] | None = None) -> NamedImages:
-    """The images of ``folder`` at their own size, named by their path below it.
-
-    Every file is decoded once here, so that a truncated one is known, counted and named before the evaluation
-    starts. Grayscale (8 bit) is replicated to three channels; other modes are skipped and counted.
-
-    Args:
-        folder: searched with its subfolders.
-        paths: the files to take instead of all.
-
-    Raises:
-        ValueError: if no image is left.
-    """
-    scan = scan_photos(
-        find_photos(folder) if paths is None else paths, gray_to_rgb=True, full=True, quiet=not is_rank_zero()
-    )
-    warn_of_skipped(folder, scan.skipped)
-    if not scan.paths:
-        raise ValueError(
-            f"no usable image in {folder}: {describe_skipped(scan.skipped) or 'no PNG, JPEG or WebP file'}"
-        )
-    return NamedImages(scan.paths, [path.relative_to(folder).as_posix() for path in scan.paths], gray_to_rgb=True)
+from datamodules.images.crops import NamedImages
+from datamodules.images.whole_images import whole_images
+from datamodules.loading.loaders import data_root, evaluation_loader
 
 
 class ImageFiles(LightningDataModule):

@@ -11,9 +11,10 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.array_files import whole_numbers
-from datamodules.mat_files import read_mat
-from datamodules.point_sets import GatheredPoints, data_root, gathering_loader, unit_norm
+from datamodules.arrays.array_files import whole_numbers
+from datamodules.arrays.mat_files import read_mat
+from datamodules.arrays.point_sets import GatheredPoints, gathering_loader, unit_norm
+from datamodules.loading.loaders import data_root
 
 HOW_TO_GET = {
     "extended_yale_b_32x32": "extended_yale_b_32x32.mat with `fea` [2414, 1024] and `gnd` (32x32 crops, 38 subjects)",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.point_sets import GatheredPoints, Points
+from datamodules.arrays.point_sets import GatheredPoints, Points
 
 
 def draw_spectra(number: int, bands: int, random: np.random.Generator) -> np.ndarray:

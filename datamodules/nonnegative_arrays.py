@@ -12,9 +12,10 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from datamodules.array_files import read_npy
-from datamodules.mat_files import read_mat
-from datamodules.point_sets import GatheredPoints, data_root
+from datamodules.arrays.array_files import read_npy
+from datamodules.arrays.mat_files import read_mat
+from datamodules.arrays.point_sets import GatheredPoints
+from datamodules.loading.loaders import data_root
 
 
 def read_array(path: Path, variable: str) -> np.ndarray:

@@ -9,7 +9,10 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.base import (
+from datamodules.images.crops import NamedImages, RandomCrops, centre_crop, read_tensor
+from datamodules.images.reading import SkippedImageError, decode, find_photos, read_image_list, scan_photos
+from datamodules.images.whole_images import warn_of_skipped, whole_images
+from datamodules.loading.loaders import (
     ResumableDataLoader,
     data_root,
     evaluation_loader,
@@ -18,15 +21,12 @@ from datamodules.base import (
     training_loader,
     warn,
 )
-from datamodules.crops import NamedImages, RandomCrops, centre_crop, read_tensor
-from datamodules.image_files import warn_of_skipped, whole_images
-from datamodules.image_reading import SkippedImageError, decode, find_photos, read_image_list, scan_photos
-from datamodules.reporting import describe_skipped
+from datamodules.loading.reporting import describe_skipped
 
 HOW_TO_GET = (
     "Expected is <root>/<split>/**/<ImageID>.{png,jpg,webp}. Open Images: "
     "https://storage.googleapis.com/openimages/web/download_v7.html, then prepare it (or any folder of photographs) "
-    "with `python -m datamodules.prepare_photos SOURCE DEST`. Set the root by root or PARSIMONY_DATA."
+    "with `python -m datamodules.images.prepare_photos SOURCE DEST`. Set the root by root or PARSIMONY_DATA."
 )
 
 
@@ -41,7 +41,7 @@ class OpenImages(LightningDataModule):
     Batches are dicts. Training: ``image`` uint8 [batch_size, 3, crop_size, crop_size] in 0..255, crops at random
     positions, mirrored with probability 1/2. Validation: centre crops of the first val_batches * val_batch_size
     photographs (by name), with ``name``. Test and predict: whole images, one a batch, with ``name``, where 8-bit
-    grayscale is replicated to RGB. Which files are skipped says datamodules/image_reading.py; all are counted and
+    grayscale is replicated to RGB. Which files are skipped says datamodules/images/reading.py; all are counted and
     the first ten of each kind named.
 
     Args:

@@ -9,8 +9,8 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datamodules.base import ResumableDataLoader, data_root, warn
-from datamodules.token_streams import evaluation_windows, training_windows
+from datamodules.loading.loaders import ResumableDataLoader, data_root, warn
+from datamodules.text.token_streams import evaluation_windows, training_windows
 
 EOS = "<eos>"
 SPLITS = {"train": "train", "val": "valid", "test": "test"}

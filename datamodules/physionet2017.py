@@ -10,10 +10,10 @@ from pytorch_lightning import LightningDataModule
 from sklearn.model_selection import StratifiedKFold, train_test_split
 from torch.utils.data import DataLoader
 
-from datamodules.base import ResumableDataLoader, data_root, is_rank_zero, warn
-from datamodules.ecg_batches import Records, evaluation_batches, training_batches
-from datamodules.ecg_cache import Cache, open_cache
-from datamodules.reporting import describe_skipped
+from datamodules.loading.loaders import ResumableDataLoader, data_root, is_rank_zero, warn
+from datamodules.loading.reporting import describe_skipped
+from datamodules.signals.batches import Records, evaluation_batches, training_batches
+from datamodules.signals.cache import Cache, open_cache
 
 CLASSES = ("N", "A", "O", "~")
 """Normal, atrial fibrillation, other rhythm, noisy: labels 0 to 3."""
@@ -103,8 +103,8 @@ class PhysioNet2017(LightningDataModule):
 
     Batches: ``signal`` float32 [N, T] in 1/1000 mV, zero after the ``length`` int64 [N] samples of a record;
     ``label`` int64 [N] (N 0, A 1, O 2, ~ 3); ``name``. At first use the records are packed into one file (see
-    datamodules/ecg_cache.py). A record that is truncated, of another rate than 300 Hz, shorter than one window of the
-    spectrogram, or without a label is left out, counted and named; so is one that a list or the reference names and
+    datamodules/signals/cache.py). A record that is truncated, of another rate than 300 Hz, shorter than one window of
+    the spectrogram, or without a label is left out, counted and named; so is one that a list or the reference names and
     that is not there. ``strict`` refuses instead.
 
     Args:

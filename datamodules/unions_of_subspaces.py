@@ -12,7 +12,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.point_sets import GatheredPoints, gathering_loader, unit_norm
+from datamodules.arrays.point_sets import GatheredPoints, gathering_loader, unit_norm
 
 
 class Setting(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 METHODS = {p.name for p in (ROOT / "modules").iterdir() if p.is_dir() and p.name not in ("components", "__pycache__")}
-SOURCES = sorted(p for folder in ("modules", "datamodules", "callbacks") for p in (ROOT / folder).rglob("*.py"))
+SOURCES = sorted(p for folder in ("modules", "datamodules", "callbacks", "cli") for p in (ROOT / folder).rglob("*.py"))
 
 
 def imported(path: Path) -> set[str]:
@@ -35,9 +35,12 @@ def test_imports_flow_one_way(path):
         if own == "components":
             assert top != "pytorch_lightning", f"{path} is for networks without Lightning"
         if parts[0] == "modules":
-            assert top not in ("datamodules", "callbacks"), f"{path} imports {name}"
+            assert top not in ("datamodules", "callbacks", "cli"), f"{path} imports {name}"
         if parts[0] == "datamodules":
-            assert top not in ("modules", "callbacks"), f"{path} imports {name}"
+            assert top not in ("callbacks", "cli"), f"{path} imports {name}"
+            assert top != "modules" or rest[0] == "components", f"{path} imports {name}"
+        if parts[0] == "callbacks":
+            assert top != "cli", f"{path} imports {name}"
 
 
 def test_torchac_is_not_compiled_by_importing_the_programs():

@@ -59,7 +59,7 @@ class Factorization(Study):
     Kullback-Leibler loss is sum (y log(y / x) - y + x): pursuits begin at the best array of rank one, which counts as
     their first term, since the gradient at 0 is without bound; multiplicative updates correct.
 
-    Records for callbacks/study_table.py: ``with_rank``, ``objective`` and, for the squared loss, ``relative_error``
+    Records for study_table.py: ``with_rank``, ``objective`` and, for the squared loss, ``relative_error``
     |Y - X|_F / |Y|_F. Logged: their means at the largest rank and the CPU seconds of all ranks and starts. The best
     factors are kept in the checkpoint, and ``predict`` codes new items of the first mode by them, exactly.
 

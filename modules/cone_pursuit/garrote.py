@@ -67,7 +67,7 @@ def coordinate_descent(objective: Logistic, sweeps: int = 1000, tolerance: float
 class GarroteStudy(Study):
     """Accuracies of the garrote over random splits of a set with two classes.
 
-    Records for callbacks/study_table.py: ``train_accuracy``, ``test_accuracy``, ``zeros`` (of c) and ``objective``.
+    Records for study_table.py: ``train_accuracy``, ``test_accuracy``, ``zeros`` (of c) and ``objective``.
     The algorithm ``ridge`` is c = 1, ``coordinate_descent`` the converged baseline.
 
     Args:

@@ -47,7 +47,7 @@ class Gathering(LightningModule):
 
 
 class Study(Gathering):
-    """Its ``records``, one dict a measurement, are for callbacks/study_table.py and travel in the checkpoint."""
+    """Its ``records``, one dict a measurement, are for study_table.py and travel in the checkpoint."""
 
     def __init__(self) -> None:
         super().__init__()

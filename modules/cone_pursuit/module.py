@@ -121,7 +121,7 @@ def by_key(result: Result, num_atoms: int) -> Tensor:
 class ConvergenceStudy(Study):
     """Suboptimality in |x - y|^2 (no 1/2) after each iteration, against a converged NNLS (section 7 of the sheet).
 
-    Records for callbacks/study_table.py: ``with_iteration``, ``suboptimality``, ``atoms`` (active ones) and, after the
+    Records for study_table.py: ``with_iteration``, ``suboptimality``, ``atoms`` (active ones) and, after the
     last iteration, ``drops`` (of all iterations).
 
     Args:

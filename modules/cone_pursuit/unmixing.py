@@ -41,7 +41,7 @@ def abundance_error(codes: Tensor, truth: Tensor) -> float:
 class Unmixing(Study):
     """Endmembers from the gathered pixels, then each solver's abundances of all pixels, without the sum-to-one rule.
 
-    Records for callbacks/study_table.py, by ``endmembers`` (how they were found), ``algorithm`` and
+    Records for study_table.py, by ``endmembers`` (how they were found), ``algorithm`` and
     ``with_iteration``: ``error`` = 100 |Y - X|_F / |Y|_F and, where the batches hold ``abundances``,
     ``abundance_rmse`` after the last iteration. Every rank codes its share of the pixels. ``predict`` gives the exact
     abundances [B, r] over the endmembers of the first extraction.

@@ -56,7 +56,7 @@ class SubspaceClustering(LightningModule):
         self.gathered: list[Batch] = []
         self.tested: list[Batch] = []
         self.fitted: dict[str, Tensor] = {}  # points [N, D], clusters and index int64 [N]
-        self.graph: csr_array | None = None  # the affinity [N, N] of the last fit, for callbacks/cluster_picture.py
+        self.graph: csr_array | None = None  # the affinity [N, N] of the last fit, for cluster_picture.py
 
     def setup(self, stage: str) -> None:
         """Called before a checkpoint, if any, brings back what its run had gathered."""

@@ -3,7 +3,7 @@
     draw (a batch) -> each run -> a record {setting, algorithm, options that vary, draw, metrics, seconds}
 
 Records are plain dicts. They travel in the checkpoint, so that an interrupted study goes on where it stopped, and are
-collected from all ranks at the end; callbacks/study_table.py turns them into tables and pictures.
+collected from all ranks at the end; study_table.py turns them into tables and pictures.
 """
 
 import time

@@ -16,10 +16,10 @@ from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks.generation_curves import curves_figure
 from callbacks.generations import Generations, ensembles, start_anew
+from callbacks.reports.generation_curves import curves_figure
 from callbacks.rng_state import RngState
-from datamodules.base import evaluation_loader, training_loader
+from datamodules.loading.loaders import evaluation_loader, training_loader
 from modules.components.frozen import Frozen
 
 EPOCHS = 3

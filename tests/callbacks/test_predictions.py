@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from callbacks.predictions import Predictions
-from datamodules.base import EvaluationSampler
+from datamodules.loading.loaders import EvaluationSampler
 
 SIZE = 7
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks.rng_state import RngState
 from callbacks.training_phases import TrainingPhases
-from datamodules.base import training_loader
+from datamodules.loading.loaders import training_loader
 
 PHASES = [
     {"name": "first", "epochs": 3, "head": "mean", "lr": 0.1},

@@ -5,8 +5,8 @@ import pytest
 import torch
 from sklearn.datasets import load_sample_image
 
-from datamodules.dead_leaves import dead_leaves, power_law_noise
 from datamodules.embedded_photos import SCALE, EmbeddedPhotos, photo_regions, tiles
+from datamodules.images.dead_leaves import dead_leaves, power_law_noise
 
 
 def test_held_out_regions_are_other_pixels() -> None:

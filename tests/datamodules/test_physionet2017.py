@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import ecg_cache
-from datamodules.ecg_batches import BucketSampler, Records, repeats
-from datamodules.ecg_cache import Cache, open_cache
 from datamodules.physionet2017 import PhysioNet2017, read_labels, read_split
+from datamodules.signals import cache as ecg_cache
+from datamodules.signals.batches import BucketSampler, Records, repeats
+from datamodules.signals.cache import Cache, open_cache
 from tests.modules.ecg.wfdb_files import beats, write_record, write_set
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, Trainer
 from torch import Tensor
 
 from callbacks.rng_state import RngState
-from datamodules.token_streams import Windows, evaluation_streams, training_streams, training_windows
+from datamodules.text.token_streams import Windows, evaluation_streams, training_streams, training_windows
 from modules.born_again.language import LSTMLanguageModel
 from modules.born_again.language_module import BornAgainLanguageModel
 from modules.born_again.losses import ban_with_labels

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning import Trainer
 from scipy.optimize import nnls as scipy_nnls
 
-from datamodules.point_sets import PointFiles
+from datamodules.point_files import PointFiles
 from modules.cone_pursuit.module import ConeCoding, ConvergenceStudy
 from train import main
 

@@ -10,7 +10,7 @@ from scipy.optimize import minimize
 from scipy.optimize import nnls as scipy_nnls
 from torch import Tensor
 
-from datamodules.dictionaries import draw_problem
+from datamodules.cone_problems import draw_problem
 from modules.cone_pursuit.nnls import nnls
 from modules.cone_pursuit.objectives import KullbackLeibler, LeastSquares, Logistic
 from modules.cone_pursuit.oracles import Dictionary, NonNegativeBall, RankOne

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pytorch_lightning import Trainer, seed_everything
 
-from callbacks.classification_report import ClassificationReport
+from callbacks.reports.classification_report import ClassificationReport
 from datamodules.physionet2017 import PhysioNet2017
 from modules.ecg.augmentation import Augmentation
 from modules.ecg.module import ECG

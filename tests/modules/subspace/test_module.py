@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from callbacks.checkpoint_on_signal import CheckpointOnSignal
 from callbacks.predictions import Predictions
-from datamodules.point_sets import Points
+from datamodules.arrays.point_sets import Points
 from datamodules.unions_of_subspaces import UnionGrid, UnionOfSubspaces
 from modules.components.checkpoint_file import CheckpointError
 from modules.subspace.estimator import SubspaceClusterer

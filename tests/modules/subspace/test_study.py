@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from callbacks.study_table import group, write_csv
+from callbacks.reports.study_table import group, write_csv
 from modules.subspace.study import ClusteringStudy
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "subspace"

@@ -1,0 +1,109 @@
+"""Which files count as photographs."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules.images.reading import (
+    NOT_RGB,
+    TOO_LARGE,
+    TOO_SMALL,
+    UNREADABLE,
+    SkippedImageError,
+    decode,
+    find_photos,
+    read_image_list,
+    scan_photos,
+)
+
+
+def png_bytes(width: int, height: int, bit_depth: int, data: bytes) -> bytes:
+    """A PNG of colour type 2 (RGB) written by hand, since Pillow writes neither 16 bits nor false headers."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, bit_depth, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_lossless_formats_are_decoded_exactly(tmp_path: Path, suffix: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / f"a{suffix}", lossless=True)
+    assert np.array_equal(decode(tmp_path / f"a{suffix}"), pixels)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.jpeg", "a.png", "a.webp", "A.JPG"])
+def test_suffixes(tmp_path: Path, write_photo, name: str) -> None:
+    write_photo(tmp_path / "deep" / "er" / name)
+    (tmp_path / "._a.png").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("")
+    assert [path.name for path in find_photos(tmp_path)] == [name]
+    assert decode(find_photos(tmp_path)[0]).shape == (40, 48, 3)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P", "LA", "1", "I;16"])
+def test_other_modes_are_left_out(tmp_path: Path, write_photo, mode: str) -> None:
+    path = write_photo(tmp_path / ("a.jpg" if mode == "CMYK" else "a.png"), mode=mode)
+    with pytest.raises(SkippedImageError, match=NOT_RGB):
+        decode(path)
+    if mode == "L":
+        pixels = decode(path, gray_to_rgb=True)
+        assert pixels.shape == (40, 48, 3)
+        assert (pixels == pixels[..., :1]).all()
+
+
+def test_16_bit_rgb_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "eight.png").write_bytes(png_bytes(1, 1, 8, b"\0abc"))
+    (tmp_path / "sixteen.png").write_bytes(png_bytes(1, 1, 16, b"\0aabbcc"))
+    assert decode(tmp_path / "eight.png").tolist() == [[list(b"abc")]]
+    with pytest.raises(SkippedImageError, match=NOT_RGB):
+        decode(tmp_path / "sixteen.png")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("side", [14_200, 60_000])
+def test_huge_images_are_refused_on_their_header(tmp_path: Path, side: int) -> None:
+    (tmp_path / "huge.png").write_bytes(png_bytes(side, side, 8, b"\0"))
+    with pytest.raises(SkippedImageError) as error:
+        decode(tmp_path / "huge.png")
+    assert error.value.reason == TOO_LARGE
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+@pytest.mark.parametrize("cut", [0.0, 0.01, 0.3, 0.8])
+def test_truncated_files(tmp_path: Path, write_photo, suffix: str, cut: float) -> None:
+    write_photo(tmp_path / f"a{suffix}", 200, 200, cut=cut)
+    with pytest.raises(SkippedImageError, match=UNREADABLE):
+        decode(tmp_path / f"a{suffix}")
+
+
+def test_scan_counts_and_names(tmp_path: Path, write_photo) -> None:
+    write_photo(tmp_path / "good.png")
+    write_photo(tmp_path / "gray.png", mode="L")
+    write_photo(tmp_path / "small.png", height=15)
+    write_photo(tmp_path / "cut.png", 200, 200, cut=0.5)
+    (tmp_path / "text.jpg").write_text("not an image")
+    paths = find_photos(tmp_path)
+    scan = scan_photos(paths, min_side=16, full=True)
+    assert [path.name for path in scan.paths] == ["good.png"]
+    assert scan.num_bytes == 3 * 40 * 48
+    assert scan.skipped == {UNREADABLE: ["cut.png", "text.jpg"], NOT_RGB: ["gray.png"], TOO_SMALL: ["small.png"]}
+    by_header = scan_photos(paths, min_side=16)
+    assert [path.name for path in by_header.paths] == ["cut.png", "good.png"]
+
+
+def test_image_list(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text('ImageID,Subset,Title\nab01,train,"one, two"\ncd02,train,\n')
+    assert read_image_list(path) == {"ab01", "cd02"}
+    path.write_text("name\nab01\n")
+    with pytest.raises(ValueError, match="ImageID"):
+        read_image_list(path)
+    with pytest.raises(FileNotFoundError, match=r"none\.csv"):
+        read_image_list(tmp_path / "none.csv")

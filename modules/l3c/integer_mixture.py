@@ -22,6 +22,7 @@ import numpy as np
 from numba import njit
 
 from modules.components.coding.rans import TOTAL, check_exhausted, encode_intervals, open_stream, pop, slot_of
+from modules.components.kernels import kernel
 from modules.l3c.nets import MIN_LOG_SCALE, Alphabet
 
 MAX_MIXTURES = 32  # K * 2^14 * 2^28 * 2^16 must stay below 2^63
@@ -185,7 +186,7 @@ def _find(slot, num_symbols, active, weights, total, means, inverses):
     return low, start, stop
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _intervals(p, symbols, grid, starts, frequencies):
     """Intervals of symbols [h, w, C'] under p [H >= h, W >= w, Q], in raster order, channels innermost."""
     height, width, coded = symbols.shape
@@ -207,7 +208,7 @@ def _intervals(p, symbols, grid, starts, frequencies):
                 n += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _pop_all(p, symbols, grid, state, words):
     """Fill symbols [h, w, C'] from the stream; returns the coder's state and position."""
     height, width, coded = symbols.shape
@@ -229,7 +230,7 @@ def _pop_all(p, symbols, grid, state, words):
     return state, position
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _tables(p, known, channel, grid, tables):
     """Dense CDFs [n, L + 1] of one channel at positions p [n, Q] with known symbols [n, C]."""
     num_mixtures = grid.num_mixtures

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from modules.components.coding.container import CorruptFileError, digest, pack, unpack
-from modules.l3c.codec import Codec, DecodeMismatchError, tile_boxes
+from modules.components.coding.container import CorruptFileError, DecodeMismatchError, digest, pack, unpack
+from modules.l3c.codec import Codec, tile_boxes
 from modules.l3c.losses import image_bits
 from modules.l3c.nets import L3CNet, RGBNet, RGBSharedNet
 from modules.l3c.sampling import pad_to_multiple
@@ -38,17 +38,16 @@ def test_round_trip(codec, size, channels):
 
 
 def test_round_trip_of_many_tiles(codec):
-    pixels = photo(2000, 3001)
-    container = codec.compress(pixels)
+    pixels = photo(200, 301)
+    container = Codec(codec.network, max_tile=80).compress(pixels)
     assert len(container.tiles) == 12
     assert np.array_equal(codec.decompress(container), pixels)
 
 
 @pytest.mark.parametrize("network", [RGBNet(8, 1, num_scales=2), RGBSharedNet(8, 1, num_scales=3)])
-@pytest.mark.parametrize("coder", ["rans", "torchac"])
-def test_baselines_and_torchac_write_files_too(network, coder):
+def test_baselines_write_files_too(network):
     torch.manual_seed(0)
-    codec = Codec(network, coder=coder)
+    codec = Codec(network)
     pixels = photo(20, 33)
     assert np.array_equal(codec.decompress(unpack(pack(codec.compress(pixels)))), pixels)
 

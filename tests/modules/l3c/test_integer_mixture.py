@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.torchac_tables import decode_mixture_tables, encode_mixture_tables
 from modules.components.coding.rans import CorruptStreamError
 from modules.l3c.integer_mixture import Grid, decode_mixture, encode_mixture, mixture_tables
 from modules.l3c.losses import mixture_log_likelihood
 from modules.l3c.nets import RGB, Alphabet
-from modules.l3c.table_coder import decode_mixture_tables, encode_mixture_tables
 
 Z = Alphabet(5, 25, -1.0, 1 / 12, is_rgb=False)
 K = 10

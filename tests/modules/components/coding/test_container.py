@@ -116,3 +116,16 @@ def test_metadata_bomb_is_refused():
     bombed = file[:start] + struct.pack("<I", len(bomb)) + bomb + file[start + 4 :]
     with pytest.raises(CorruptFileError, match="too large"):
         unpack(resealed(bombed))
+
+
+def test_a_payload_must_be_possible_for_all_channels():
+    """0.005 bits a sub-pixel: 125 bytes for 1,000 x 200 gray pixels, three times as many for RGB."""
+    for mode, least in (("L", 125), ("RGB", 375)):
+        for length, possible in ((least, True), (least - 1, False)):
+            tile = Tile(0, 0, 1000, 200, bytes(length))
+            file = pack(container(mode=mode, width=1000, height=200, tiles=[tile]))
+            if possible:
+                assert unpack(file).tiles == [tile]
+            else:
+                with pytest.raises(CorruptFileError, match="cannot describe"):
+                    unpack(file)

@@ -139,4 +139,4 @@ def test_a_test_runs_the_network_on_tiles_only():
     with torch.no_grad():
         module.test_step({"image": torch.randint(0, 256, (1, 3, 9, 1600), dtype=torch.uint8)}, 0)
     assert len(sides) == 3 and max(sides) <= 768
-    assert 5 < module.test_bpsp.compute() < 30
+    assert 5 < module.test_bpsp.compute() < 100

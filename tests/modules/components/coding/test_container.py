@@ -139,3 +139,17 @@ def test_bytes_after_the_last_tile_are_refused():
     file = pack(container())
     with pytest.raises(CorruptFileError, match="left after the last tile"):
         unpack(resealed(file[:-8] + b"\0" + file[-8:]))
+
+
+def test_a_false_number_of_tiles_is_refused_at_once():
+    file = bytearray(pack(container(metadata={})))
+    start = file.index(b"12345678") + 12
+    assert file[start : start + 4] == struct.pack("<I", 3)
+    file[start : start + 4] = b"\xff" * 4
+    with pytest.raises(CorruptFileError, match="4294967295 tiles cannot be in"):
+        unpack(resealed(bytes(file)))
+
+
+def test_more_metadata_than_the_format_holds_is_not_written():
+    with pytest.raises(ValueError, match="more than the format"):
+        pack(container(metadata={"exif": bytes(1 << 24)}))

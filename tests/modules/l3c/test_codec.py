@@ -189,6 +189,12 @@ def test_differing_network_outputs_are_refused_not_decoded_wrongly(codec):
         bias -= 0.01
 
 
+def test_pixels_that_are_not_those_of_the_checksum_are_refused(codec):
+    container = codec.compress(photo(8, 8))
+    with pytest.raises(DecodeMismatchError, match="does not decode here"):
+        codec.decompress(container._replace(pixels=bytes(8)))
+
+
 def test_a_tile_that_would_take_too_much_memory_is_refused(codec):
     container = codec.compress(photo(8, 8))
     tile = container.tiles[0]._replace(width=2000, height=2000)

@@ -120,8 +120,9 @@ def read_csv(path: Path, words: dict[str, float] | None = None) -> np.ndarray:
             num_header = int(is_header(file.readline()))
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "loadtxt: input contained no data")
-            options = {"ndmin": 2, "skiprows": num_header, "encoding": "utf-8-sig"}
-            return np.loadtxt(path, delimiter=",", converters=convert, **options)  # type: ignore[call-overload]
+            return np.loadtxt(
+                path, delimiter=",", converters=convert, skiprows=num_header, ndmin=2, encoding="utf-8-sig"
+            )
     except Exception as error:
         raise ValueError(f"{path} cannot be read as a matrix: {error}") from None
 

@@ -38,5 +38,5 @@ class FittedArrays(Callback):
             if path.suffix == ".npz":
                 np.savez(file, **arrays)  # type: ignore[arg-type]
             else:
-                np.save(file, *arrays.values(), allow_pickle=False)
+                np.save(file, next(iter(arrays.values())), allow_pickle=False)
         unfinished.replace(path)

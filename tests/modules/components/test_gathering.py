@@ -74,3 +74,10 @@ def test_records_are_told_apart_by_what_they_are_about() -> None:
     one = {"draw": 1, "algorithm": "amp", "with_iteration": 0, "value": 2.0}
     others = [one | {"algorithm": "pwmp"}, one | {"with_iteration": 1}, one | {"draw": 0}]
     assert gather_records([one, *others, dict(one)]) == [others[2], one, *others[:2]]
+
+
+def test_a_repeated_index_counts_once() -> None:
+    assert is_first([torch.tensor([3, 3, 1, 3, 1, 2])], 0).tolist() == [True, False, True, False, False, True]
+    indices = [torch.tensor([0, 2]), torch.tensor([2, 1, 1, 0])]
+    assert is_first(indices, 1).tolist() == [False, True, False, False]
+    assert is_first(indices, 0).tolist() == [True, True]  # what a higher rank holds does not matter

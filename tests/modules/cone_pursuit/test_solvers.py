@@ -389,3 +389,39 @@ def test_numbers_whose_squares_leave_the_precision() -> None:
             pursue(LeastSquares(factor * y), Dictionary(atoms), y)
         with pytest.raises(ValueError, match="scale them"):
             Dictionary(factor * atoms)
+
+
+def test_nnmp_leaves_a_bad_start_along_minus_x() -> None:
+    """From a start far too long the first step shrinks it to its best multiple, whatever the atoms' sizes; from there
+    NNMP goes on to the optimum."""
+    atoms = torch.eye(3, dtype=torch.float64) * torch.tensor([2.0, 1, 5])
+    y = torch.tensor([[1.0, 1, 0], [0, 2, 3]], dtype=torch.float64)
+    first = torch.tensor([[50.0, 40, 30], [20, 0, 90]], dtype=torch.float64)
+    start = atoms.T.expand(2, 3, 3).clone(), first
+    x0 = first @ atoms.T
+    one = pursue(LeastSquares(y), Dictionary(atoms), y, "nnmp", 1, start=start)
+    best = (x0 * y).sum(1) / x0.square().sum(1)
+    torch.testing.assert_close(one.x, best[:, None] * x0, atol=1e-12, rtol=0)
+    torch.testing.assert_close(one.coefficients[:, :3], best[:, None] * first, atol=1e-12, rtol=0)
+    assert one.values[0].tolist() == LeastSquares(y).value(x0).tolist()
+    check_bookkeeping(one)
+    most = pursue(LeastSquares(y), Dictionary(atoms), y, "nnmp", 2000, start=start)
+    assert (most.values[-1] < 0.01 * one.values[-1]).all()  # the optimum is 0, and NNMP slow
+
+
+def test_nnmp_steps_are_the_pseudo_codes() -> None:
+    """Section 3.1 in numpy, with the Euclidean size of the largest atom met for -x."""
+    for seed in range(5):
+        atoms, y = draw_problem(12, 20, 3, 5.0, [seed])
+        a, target = atoms.numpy() * np.linspace(0.5, 2, 20), y.numpy()
+        x, met, values = np.zeros(12), 0.0, []
+        for _ in range(15):
+            g = x - target
+            z = a[:, np.argmin(a.T @ g)]
+            met = max(met, float(np.linalg.norm(z)))
+            back = -met * x / np.linalg.norm(x) if x.any() else np.zeros(12)
+            z = back if g @ back < g @ z else z
+            x = x + max(0.0, -g @ z) / (z @ z) * z
+            values.append(0.5 * float(np.square(x - target).sum()))
+        ours = pursue(LeastSquares(y[None]), Dictionary(torch.from_numpy(a)), y[None], "nnmp", 15)
+        np.testing.assert_allclose(ours.values[1:, 0].numpy(), values, rtol=1e-9)

@@ -34,6 +34,7 @@ def test_two_processes_log_what_one_does(tmp_path: Path) -> None:
     two, one = (json.loads(Path(f"runs/00{i}/result.json").read_text())["fit"]["metrics"] for i in (0, 1))
     for name in ("train/relative_error", "train/atoms", "train/certificate"):
         assert two[name] == pytest.approx(one[name], rel=1e-9, abs=1e-12)
+    np.testing.assert_allclose(*(np.load(f"runs/00{i}/codes.npy") for i in (0, 1)), atol=1e-12)
 
 
 def test_an_interrupted_epoch_keeps_what_it_gathered() -> None:

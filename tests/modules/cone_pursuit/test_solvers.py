@@ -425,3 +425,36 @@ def test_nnmp_steps_are_the_pseudo_codes() -> None:
             values.append(0.5 * float(np.square(x - target).sum()))
         ours = pursue(LeastSquares(y[None]), Dictionary(torch.from_numpy(a)), y[None], "nnmp", 15)
         np.testing.assert_allclose(ours.values[1:, 0].numpy(), values, rtol=1e-9)
+
+
+def test_away_steps_and_drops_are_the_pseudo_codes() -> None:
+    """AMP of section 3.2 in numpy: the same values, and as many steps that end at a zero coefficient."""
+    atoms, targets = gaussian(12, 30), gaussian(8, 12, seed=1)
+    atoms /= atoms.norm(dim=0)
+    result = pursue(LeastSquares(targets), Dictionary(atoms), targets, "amp", 150)
+    a, drops = atoms.numpy(), []
+    for b, y in enumerate(targets.numpy()):
+        x, alpha, number = np.zeros(12), np.zeros(30), 0
+        for t in range(150):
+            inner = a.T @ (x - y)
+            z, held = int(inner.argmin()), np.where(alpha > 0, inner, -np.inf)
+            v = int(held.argmax())
+            is_away = held[v] > max(0.0, -inner[z])
+            direction, pick = (-a[:, v], v) if is_away else (a[:, z], z)
+            gamma = max(0.0, -(x - y) @ direction)
+            if is_away and gamma >= alpha[v]:
+                gamma, number = alpha[v], number + 1
+            alpha[pick] += -gamma if is_away else gamma
+            alpha[pick] = 0.0 if alpha[pick] < 1e-15 else alpha[pick]
+            x = x + gamma * direction
+            if t + 1 in (5, 50, 150):
+                assert float(result.values[t + 1, b]) == pytest.approx(0.5 * np.square(x - y).sum(), rel=1e-9)
+        drops.append(number)
+    assert result.drops.tolist() == drops and sum(drops) > 0
+
+
+def test_random_starts_of_the_oracle_find_more_than_the_largest_entry() -> None:
+    """From the entry 3 alone, power iteration stays there; the block of twos has the singular value 4."""
+    target = torch.tensor([[3.0, 0, 0], [0, 2, 2], [0, 2, 2]], dtype=torch.float64)
+    atom, _ = RankOne((3, 3))(-target.reshape(1, 9))
+    assert float(atom @ target.flatten()) == pytest.approx(4.0)

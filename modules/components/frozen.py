@@ -1,10 +1,13 @@
 """A network that is asked and never trained."""
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from modules.components.checkpoint_file import read_checkpoint
 
 
 class Frozen:
@@ -16,10 +19,14 @@ class Frozen:
 
     Args:
         network: copied with its weights, device and memory format.
+        weights: put into the copy in place of the network's own.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+    def __init__(self, network: nn.Module, weights: dict[str, Tensor] | None = None) -> None:
+        self.network = copy.deepcopy(network)
+        if weights is not None:
+            self.network.load_state_dict(weights)
+        self.network.eval().requires_grad_(False)
 
     def __call__(self, *args: Any) -> Any:
         with torch.no_grad():  # not inference mode: a loss with gradients takes the result
@@ -28,3 +35,20 @@ class Frozen:
     def to(self, device: torch.device) -> "Frozen":
         self.network.to(device)
         return self
+
+
+def load_student(network: Frozen, checkpoint: Path | str) -> Frozen:
+    """Put the ``student`` of a checkpoint into ``network``.
+
+    Raises:
+        ValueError: if it has none, or another network.
+        FileNotFoundError, CheckpointError: as ``read_checkpoint``.
+    """
+    state = read_checkpoint(checkpoint).get("state_dict", {})
+    weights = {name.removeprefix("student."): v for name, v in state.items() if name.startswith("student.")}
+    try:
+        network.network.load_state_dict(weights)
+    except RuntimeError as error:
+        kind = type(network.network).__name__
+        raise ValueError(f"{checkpoint} holds no student that is this {kind}: {error}") from error
+    return network

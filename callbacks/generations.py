@@ -206,6 +206,13 @@ class Generations(Callback):
         if trainer.current_epoch // self.epochs > self.generation - self.first:
             self._next_generation(trainer, pl_module)
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._epoch(trainer) >= self.epochs:  # Lightning goes on behind what was left of that epoch
+            raise ValueError(
+                f"the checkpoint is of the moment between the last batch of generation {self.generation} and its "
+                "validation, which Lightning does not make up for: resume from one before or behind it"
+            )
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:

@@ -315,6 +315,13 @@ def test_a_run_that_cannot_go_on_is_told(tmp_path: Path) -> None:
         Generations(1, str(tmp_path)).load_state_dict({"generation": 1})
 
 
+def test_a_checkpoint_without_the_last_validation_is_refused(tmp_path: Path) -> None:
+    """Lightning skips it on a resume; the next student would have no teacher."""
+    run(tmp_path, others=[Save(tmp_path, ["batch9"])])
+    with pytest.raises(ValueError, match="between the last batch of generation 0 and its validation"):
+        run(tmp_path, resume="batch9")
+
+
 def test_a_generation_is_written_once_when_it_ends(tmp_path: Path) -> None:
     class Files(Callback):
         def __init__(self) -> None:

@@ -71,6 +71,7 @@ def curves_figure(history: Sequence[tuple[int, int, float]], scores: Mapping[str
         style = ("--", ":", "-.")[number % 3]
         axes.axhline(value, color="black", linewidth=1, linestyle=style, label=f"{name.split('/')[0]} {value:.4g}")
     axes.set(xlabel="epoch of the generation", ylabel=metric)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure

@@ -2,14 +2,12 @@
 
 import copy
 import math
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
-from torch import Tensor, nn
 
 from callbacks.reports.generation_curves import CurveLog, draw_curves
 from callbacks.reports.generation_files import GenerationFiles
@@ -20,20 +18,8 @@ from callbacks.reports.generation_scores import (
     print_scores,
     save_scores,
 )
-from modules.components.frozen import Frozen, load_student
-
-Weights = dict[str, Tensor]
-
-
-class BornAgain(Protocol):
-    """What ``Generations`` needs of a LightningModule."""
-
-    make_student: Callable[[], nn.Module]
-    """A network with first weights of its own, drawn from torch's global random numbers."""
-    student: nn.Module
-    """Made by it; trained."""
-    teacher: Frozen | None
-    """Of the student. None learns from labels."""
+from modules.components.frozen import Frozen
+from modules.components.students import BornAgain, Weights, born_again, load_student, on_cpu, start_anew
 
 
 class Kept(NamedTuple):
@@ -46,29 +32,6 @@ class Kept(NamedTuple):
     """The monitored metric there."""
 
 
-def born_again(pl_module: LightningModule) -> BornAgain:
-    missing = [name for name in BornAgain.__annotations__ if not hasattr(pl_module, name)]
-    if missing:
-        raise ValueError(f"Generations cannot train a {type(pl_module).__name__}: it has no {', '.join(missing)}")
-    return cast(BornAgain, pl_module)
-
-
-def start_anew(chain: BornAgain, seed: int) -> None:
-    """Put the weights of a new student into the parameters that are there, which optimizers and DDP know.
-
-    They are drawn on the CPU, so a seed gives the same ones on every device and rank.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        fresh = chain.make_student()
-    chain.student.load_state_dict(fresh.state_dict())
-
-
-def on_cpu(network: nn.Module) -> Weights:
-    """A copy that training does not change."""
-    return {name: value.detach().to("cpu", copy=True) for name, value in network.state_dict().items()}
-
-
 class Generations(Callback):
     """Run a chain of ``1 + generations`` networks through the trainer's epochs, one after the other.
 
@@ -78,8 +41,8 @@ class Generations(Callback):
     average start empty, and the order of the data goes on to new epochs. It works on one device and with DDP, in any
     precision and with accumulation.
 
-    The module is a ``BornAgain``; if it has ``generation``, that is set. One that is given a teacher from the start
-    begins with generation 1. A student with a method ``inherit`` is handed the teacher's network when it was made.
+    The module is a ``BornAgain`` and is told its ``generation``. One that is given a teacher from the start begins with
+    generation 1. A student with a method ``inherit`` is handed the teacher's network when it was made.
 
     The weights kept are those that a validation ran on (the average, under weight averaging): the best, or the last
     (as published). They and the teacher's are in the run's checkpoints, so a run resumes anywhere from one of these
@@ -248,7 +211,8 @@ class Generations(Callback):
             self._evaluate(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._evaluate(trainer, pl_module, "test")
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._evaluate(trainer, pl_module, "test")
 
     def _epoch(self, trainer: Trainer) -> int:
         """Of the generation, from 0."""

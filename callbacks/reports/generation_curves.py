@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import WandbLogger
 
@@ -71,7 +72,7 @@ def curves_figure(history: Sequence[tuple[int, int, float]], scores: Mapping[str
         style = ("--", ":", "-.")[number % 3]
         axes.axhline(value, color="black", linewidth=1, linestyle=style, label=f"{name.split('/')[0]} {value:.4g}")
     axes.set(xlabel="epoch of the generation", ylabel=metric)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure

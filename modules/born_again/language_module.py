@@ -13,7 +13,8 @@ from modules.born_again.language import State
 from modules.born_again.losses import ban_with_labels, labels_only
 from modules.born_again.module import Loss
 from modules.born_again.perplexity import Perplexity
-from modules.components.frozen import Frozen, load_student
+from modules.components.frozen import Frozen
+from modules.components.students import load_student
 
 Batch = dict[str, Any]
 Network = Callable[[Tensor, State | None], tuple[Tensor, State]]

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from modules.born_again.losses import ban, labels_only
-from modules.components.frozen import Frozen, load_student
+from modules.components.frozen import Frozen
+from modules.components.students import load_student
 
 Batch = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]

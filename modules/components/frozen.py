@@ -1,13 +1,10 @@
 """A network that is asked and never trained."""
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from modules.components.checkpoint_file import read_checkpoint
 
 
 class Frozen:
@@ -35,20 +32,3 @@ class Frozen:
     def to(self, device: torch.device) -> "Frozen":
         self.network.to(device)
         return self
-
-
-def load_student(network: Frozen, checkpoint: Path | str) -> Frozen:
-    """Put the ``student`` of a checkpoint into ``network``.
-
-    Raises:
-        ValueError: if it has none, or another network.
-        FileNotFoundError, CheckpointError: as ``read_checkpoint``.
-    """
-    state = read_checkpoint(checkpoint).get("state_dict", {})
-    weights = {name.removeprefix("student."): v for name, v in state.items() if name.startswith("student.")}
-    try:
-        network.network.load_state_dict(weights)
-    except RuntimeError as error:
-        kind = type(network.network).__name__
-        raise ValueError(f"{checkpoint} holds no student that is this {kind}: {error}") from error
-    return network

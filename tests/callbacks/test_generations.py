@@ -572,7 +572,10 @@ def run_two(folder: Path, resume: str | None, options: str = "") -> list[dict[st
     root = str(Path(__file__).parents[2])
     script.write_text(TWO.format(root=root, file=__file__, folder=str(folder), resume=resume, options=options))
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, str(script)], check=True, env=env, capture_output=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, str(script)], check=True, env=env, capture_output=True, timeout=240, text=True
+    )
+    assert "sync_dist" not in done.stderr
     return [torch.load(folder / f"{resume}.rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

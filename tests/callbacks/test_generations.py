@@ -207,6 +207,14 @@ def test_the_best_weights_are_kept_on_request(tmp_path: Path) -> None:
     assert [(k["generation"], k["epoch"], k["score"]) for k in kept] == [(0, 1, 1.0), (1, 5, 4.0), (2, 6, 1.0)]
 
 
+def test_the_best_of_a_metric_that_should_grow(tmp_path: Path) -> None:
+    generations = Generations(0, str(tmp_path / "checkpoints"), keep="best", mode="max")
+    trainer = make_trainer(tmp_path, generations)
+    loader = training_loader(data(), 4, 0, 0, trainer)
+    trainer.fit(Chain([1.0, 3.0, 2.0]), loader, evaluation_loader(data(), 12, 0, None))
+    assert generations.kept[0] == (0, 1, 3.0)
+
+
 def test_a_score_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
     nan = float("nan")
     run(tmp_path, scores=[nan, 2.0, nan, 5.0, nan, 6.0, nan, nan, nan], keep="best")

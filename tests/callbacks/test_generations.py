@@ -211,8 +211,12 @@ def test_the_best_of_a_metric_that_should_grow(tmp_path: Path) -> None:
     generations = Generations(0, str(tmp_path / "checkpoints"), keep="best", mode="max")
     trainer = make_trainer(tmp_path, generations)
     loader = training_loader(data(), 4, 0, 0, trainer)
-    trainer.fit(Chain([1.0, 3.0, 2.0]), loader, evaluation_loader(data(), 12, 0, None))
-    assert generations.kept[0] == (0, 1, 3.0)
+    module = Chain([3.0, 1.0, 2.0])
+    trainer.fit(module, loader, evaluation_loader(data(), 12, 0, None))
+    assert generations.kept[0] == (0, 0, 3.0)
+    assert_equal(
+        weights_in(tmp_path / "checkpoints/generation_0.ckpt"), module.ends[0]
+    )  # not those of the sanity check
 
 
 def test_a_score_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
@@ -303,6 +307,10 @@ def test_a_checkpoint_is_all_that_a_resumed_run_needs(tmp_path: Path, keep: str)
     """In another folder, where no file of a generation lies."""
     scores = [3.0, 1.0, 2.0, 4.0, 5.0, 6.0, 1.0, 2.0, 3.0]
     whole = run(tmp_path, scores=scores, keep=keep)
+    callbacks = torch.load(tmp_path / "batch13.ckpt", weights_only=True)["callbacks"]
+    state = next(state for name, state in callbacks.items() if "Generations" in name)
+    assert state["teacher"].keys() == whole.student.state_dict().keys()
+    assert bool(state["weights"]) == (keep == "best")  # none before the validation that they come from
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(tmp_path / "epoch4.ckpt", other)

@@ -189,6 +189,7 @@ def test_mistakes_with_a_teacher_are_told(tmp_path: Path) -> None:
         BornAgainClassifier(tiny, teacher=tiny)
     with pytest.raises(FileNotFoundError, match=r"no checkpoint .*gone.ckpt"):
         BornAgainClassifier(tiny, teacher=tiny, teacher_weights=str(tmp_path / "gone.ckpt")).setup("fit")
+    BornAgainClassifier(tiny, teacher=tiny, teacher_weights=str(tmp_path / "gone.ckpt")).setup("test")  # needs none
     (tmp_path / "torn.ckpt").write_text("no checkpoint")
     with pytest.raises(ValueError, match=r"torn\.ckpt is damaged or no checkpoint that can be read safely"):
         BornAgainClassifier(tiny, teacher=tiny, teacher_weights=str(tmp_path / "torn.ckpt")).setup("fit")

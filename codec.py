@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cli import checkout
 from modules.components.checkpoint_file import CheckpointError
 from modules.components.coding.container import MAGIC, CorruptFileError, pack, unpack
 from modules.components.coding.exact_image import SUFFIXES, read_exact, replace_with, write_png
@@ -319,6 +320,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns 0, 1 if a file failed, 2 for a mistake in the call."""
     arguments = build_parser().parse_args(args)
     try:
+        checkout.require()
         return arguments.run(arguments)
     except USER_ERRORS as error:
         console.print(f"codec.py: {' '.join(str(error).split())}", style="red", markup=False, highlight=False)

@@ -4,8 +4,8 @@
 
     {"fit": {"metrics": {"val/bpsp": 4.1}, "monitor": "val/bpsp", "best_score": 4.0,
              "best_path": "checkpoints/best.ckpt", "steps": 800, "epochs": 2, "seconds": 63.0,
-             "config": "<fingerprint>", "commit": "<hash>", "dirty": false, "command": "python train.py fit ...", "host": "node7",
-             "device": "2 x NVIDIA H200", "versions": {"torch": "..."}},
+             "config": "<fingerprint>", "commit": "<hash>", "dirty": false, "command": "python train.py fit ...",
+             "host": "node7", "device": "2 x NVIDIA H200", "versions": {"torch": "..."}},
      "test": {"metrics": {...}, "checkpoint": "...", ...}}
 
 Paths are relative to the run's folder where they lie in it. Seconds and metrics of a fit are those of the whole run.

@@ -94,7 +94,10 @@ def _clean_json(word: str) -> str:
     option, _, path = word.rpartition("=")
     if not path.endswith(".json") or not Path(path).is_file():
         return word
-    content = json.loads(Path(path).read_text())
+    try:
+        content = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
     if not isinstance(content, dict) or AGENT_PARAMETER not in content:
         return word
     del content[AGENT_PARAMETER]

@@ -85,4 +85,4 @@ class ClusterPicture(Callback):
         draw_clusters(graph, pl_module.fitted_outputs()[1].numpy(), path)  # type: ignore[operator,arg-type]
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image("train/clusters", [str(path)])
+                logger.log_image("train/clusters", [str(path)], trainer.global_step)

@@ -1,6 +1,7 @@
 """One output for every input, as a file in the run's folder."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,23 @@ class Predictions(Callback):
     """Write what ``predict_step`` returns: a tensor with one row for each item of its batch.
 
     The rows are in the order of the set, every item once whatever the world size: batches tell their items by
-    ``index`` int64 [B]. Batches without it are taken as they come, which needs a single process. With ``file``
+    ``index`` int64 [B]. Batches without it are taken as they come, which needs a single process. A datamodule with
+    ``predict_names`` names the items of a .csv in place of their index. With ``file``
     labels.csv, ``predict`` leaves ``labels.predict.csv``, and ``fit`` leaves ``labels.csv`` if the module has
     ``fitted_outputs()``, which gives the (index, rows) of the items that it was fitted to, or None.
 
     Args:
         file: name ending in .npy, an array [N, ...] of the rows alone; or in .csv, lines of the item's index and its
             row, a number or a vector.
-        column: what the numbers of a .csv are called: ``label``, or for vectors ``label_0``, ``label_1``, ...
+        column: what the numbers of a .csv are called: ``label``, or for vectors ``label_0``, ``label_1``, ...; or a
+            list, one name for each number of a vector.
 
     Raises:
         ValueError: for another ending; if the outputs are no such tensors; for several loaders; and for several
             processes without ``index``.
     """
 
-    def __init__(self, file: str, column: str = "value") -> None:
+    def __init__(self, file: str, column: str | list[str] = "value") -> None:
         if not file.endswith((".npy", ".csv")):
             raise ValueError(f"predictions can be written to .npy or .csv, not to {file}")
         self.file, self.column = file, column
@@ -65,7 +68,8 @@ class Predictions(Callback):
         if items and is_writer(trainer):
             name = Path(self.file)
             path = Path(trainer.default_root_dir) / name.with_name(f"{name.stem}.predict{name.suffix}")
-            write(path, items.get("index", torch.arange(len(items["rows"]))), items["rows"], self.column)
+            names = getattr(trainer.datamodule, "predict_names", None)  # type: ignore[attr-defined]
+            write(path, items.get("index", torch.arange(len(items["rows"]))), items["rows"], self.column, names)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Unlike the end of training this comes, too, where a run that was stopped behind its last step goes on."""
@@ -79,7 +83,7 @@ def is_writer(trainer: Trainer) -> bool:
     return trainer.is_global_zero and not trainer.fast_dev_run  # type: ignore[attr-defined]
 
 
-def write(path: Path, index: Tensor, rows: Tensor, column: str) -> None:
+def write(path: Path, index: Tensor, rows: Tensor, column: str | list[str], names: Sequence[str] | None = None) -> None:
     """Replaces the file at once."""
     values = (rows.float() if rows.dtype == torch.bfloat16 else rows).numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,21 +92,29 @@ def write(path: Path, index: Tensor, rows: Tensor, column: str) -> None:
         with unfinished.open("wb") as file:
             np.save(file, values, allow_pickle=False)
     else:
-        write_csv(unfinished, index.tolist(), values, column)
+        write_csv(unfinished, index.tolist(), values, column, names)
     unfinished.replace(path)
 
 
-def write_csv(path: Path, index: list[int], values: np.ndarray, column: str) -> None:
+def write_csv(
+    path: Path, index: list[int], values: np.ndarray, column: str | list[str], names: Sequence[str] | None
+) -> None:
     """A header, then a line for each item.
 
     Raises:
-        ValueError: for rows that are matrices.
+        ValueError: for rows that are matrices, and for a list of columns that does not fit them.
     """
     if values.ndim > 2:
         raise ValueError(f"outputs of shape {values.shape[1:]} do not fit a line of {path.stem}.csv: name a .npy file")
-    names = [column] if values.ndim == 1 else [f"{column}_{k}" for k in range(values.shape[1])]
+    width = 1 if values.ndim == 1 else values.shape[1]
+    if isinstance(column, str):
+        columns = [column] if values.ndim == 1 else [f"{column}_{k}" for k in range(width)]
+    elif len(column) == width:
+        columns = column
+    else:
+        raise ValueError(f"{path.stem}.csv: {width} numbers an item, but the columns {', '.join(column)}")
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["index", *names])
+        writer.writerow(["index" if names is None else "name", *columns])
         lines = values.reshape(len(index), -1).tolist()
-        writer.writerows([i, *line] for i, line in zip(index, lines, strict=True))
+        writer.writerows([names[i] if names else i, *line] for i, line in zip(index, lines, strict=True))

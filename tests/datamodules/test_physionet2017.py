@@ -52,7 +52,8 @@ def test_a_batch_holds_what_the_files_hold(official: Path) -> None:
         assert batch["signal"].dtype == torch.float32
         assert batch["length"].dtype == batch["label"].dtype == torch.int64
         assert batch["signal"].shape == (4, int(batch["length"].max()))
-        for signal, length, label, name in zip(*batch.values(), strict=True):
+        columns = (batch[key] for key in ("signal", "length", "label", "name"))
+        for signal, length, label, name in zip(*columns, strict=True):
             stored = np.fromfile(official / "training2017" / f"{name}.mat", "<i2", offset=24)
             assert np.array_equal(signal[:length].numpy(), stored) and not signal[length:].any()
             assert label == labels[name]

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from modules.components.checkpoint_file import read_checkpoint
 from modules.ecg import nets
 from modules.ecg.augmentation import REFERENCE_LENGTH
-from modules.ecg.recordings import TARGET_RATE, Recording, Window, read_window, window_edges
+from modules.ecg.recordings import Recording
 from modules.ecg.spectrogram import HOP, LogSpectrogram, num_frames
+from modules.ecg.windows import TARGET_RATE, Window, read_window, window_edges
 
 CLASSES = ("N", "A", "O", "~")
 MAX_UNUSABLE = 0.5

@@ -129,6 +129,14 @@ def test_patience_ends_a_phase_early(tmp_path: Path) -> None:
     assert [entry[1] for entry in slower[::3]].count("mean") == 8
 
 
+@pytest.mark.parametrize(("patience", "expected"), [(0, 3), (1, 4), (3, 6)])
+def test_patience_counts_the_epochs_behind_the_best(tmp_path: Path, patience: int, expected: int) -> None:
+    """The best is the second epoch; ``patience`` worse ones are borne, the one after them ends the phase."""
+    phases = [{"epochs": 9, "head": "mean"}, {"epochs": 1, "head": "lstm"}]
+    trace = run(tmp_path, [0.5, 0.6] + [0.1] * 8, phases=phases, patience=patience, min_epochs=0).trace
+    assert [entry[1] for entry in trace[::3]].count("mean") == expected
+
+
 @pytest.mark.parametrize("saved", ["batch2", "epoch6", "epoch9", "batch11", "epoch12", "batch14", "epoch15", "batch17"])
 def test_a_resumed_run_is_the_same_run(tmp_path: Path, saved: str) -> None:
     """In the middle of a phase and of an epoch, and between two phases."""

@@ -16,6 +16,7 @@ from modules.ecg.augmentation import (
     draw_lengths,
     interpolate,
     stretched_scale,
+    widest,
 )
 
 
@@ -98,6 +99,18 @@ def test_stretching_is_the_published_interpolation(new_length: int) -> None:
         assert count == min(REFERENCE_LENGTH, np.count_nonzero(at <= kept - 1))
         assert np.abs(ours[:count] - expected[:count]).max() < 1e-4  # of a walk of unit steps, in float32
         assert not ours[count:].any()
+
+
+@pytest.mark.parametrize("limit", [None, 5000, 4000, 2500])
+def test_the_width_elsewhere_than_on_the_cpu_holds_the_largest_stretch(limit: int | None) -> None:
+    """Without a look at the values, which a meta tensor does not have; on the CPU it is exact."""
+    length, columns = torch.tensor([4000, 900]), 4000
+    _, longest = stretched_scale(length, torch.tensor([24380, 24380]), limit)
+    nowhere = torch.empty(2, dtype=torch.int64, device="meta")
+    expected = 4000 if limit == 4000 else int(longest.max())
+    assert widest(columns, nowhere, limit) == widest(columns, longest, limit) == expected
+    _, shorter = stretched_scale(length, torch.tensor([15000, 20000]), limit)
+    assert widest(columns, shorter, limit) == (4000 if limit == 4000 else int(shorter.max()))
 
 
 def test_padding_does_not_change_a_stretched_record() -> None:

@@ -51,6 +51,71 @@ def test_it_learns_regular_from_noise(tmp_path: Path) -> None:
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
 
 
+CURVES = {
+    "cnn": [9.469480, 39.400425, 15.669111, 8.666965],
+    "crnn": [2.447523, 6.657050, 4.388702, 4.054233],
+}
+"""Losses of four steps of Adam."""
+
+
+@pytest.mark.parametrize("name", ["cnn", "crnn"])
+def test_the_first_losses_stay_what_they_are(tmp_path: Path, name: str) -> None:
+    torch.manual_seed(1)
+    if name == "cnn":
+        module = ECG(CNN(num_blocks=3, layers_per_block=1, width=4), augmentation=Augmentation())
+    else:
+        small = {"num_blocks": 3, "layers_per_block": 1, "width": 4, "units": 5, "lstm_dropout": 0.0}
+        network = CRNN(**small, downsample="max_pool", summary="last")  # type: ignore[arg-type]
+        options = {"truncate_spectrogram": True, "reduction": "mean"}
+        module = ECG(network, augmentation=Augmentation("paper", "heart_rate"), **options)  # type: ignore[arg-type]
+    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    optimizer = torch.optim.Adam(module.parameters(), 0.01)
+    data = PhysioNet2017(root=str(write_set(tmp_path)), num_folds=2, batch_size=4)
+    data.setup("fit")
+    losses = []
+    for index, batch in zip(range(4), data.train_dataloader(), strict=False):
+        loss = module.training_step(batch, index)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses == pytest.approx(CURVES[name], rel=2e-3)
+
+
+def test_the_random_numbers_of_augmentation_follow_rank_and_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tiny_module()
+
+    def draw() -> float:
+        return float(torch.rand((), generator=module.batch_generator(0)))
+
+    draws = {draw()}
+    for name in ("global_rank", "current_epoch"):
+        monkeypatch.setattr(type(module), name, 1)
+        draws.add(draw())
+        monkeypatch.undo()
+    assert len(draws) == 3
+
+
+def test_a_schedule_is_stepped_by_batch_and_frozen_weights_are_left_out() -> None:
+    module = tiny_module(lr_scheduler=lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1))
+    module.network.features.requires_grad_(False)
+    configured = module.configure_optimizers()
+    assert configured["lr_scheduler"]["interval"] == "step"
+    [group] = configured["optimizer"].param_groups
+    assert {id(p) for p in group["params"]} == {id(p) for p in module.network.classifier.parameters()}
+
+
+def test_each_split_counts_for_itself() -> None:
+    module = tiny_module().eval()
+    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    data = {"signal": torch.randn(2, 900), "length": torch.tensor([900, 800]), "label": torch.tensor([1, 2])}
+    module.test_step(data, 0)
+    assert {split: int(counts.sum()) for split, counts in module.matrices().items()} == {"val": 0, "test": 2}
+    module.validation_step(data, 0)
+    assert {split: int(counts.sum()) for split, counts in module.matrices().items()} == {"val": 2, "test": 2}
+    assert int(module.train_f1.confusion.sum()) == 0
+
+
 def test_augmentation_follows_epoch_and_batch() -> None:
     module = tiny_module()
     draws = [float(torch.rand((), generator=module.batch_generator(index))) for index in (0, 1, 0)]

@@ -89,7 +89,7 @@ def majority(votes: Tensor, probabilities: Tensor) -> Tensor:
         probabilities: [M, N, K] of the same M networks.
     """
     counts = torch.nn.functional.one_hot(votes, probabilities.shape[-1]).sum(0)
-    return (counts + probabilities.mean(0).clamp(max=0.999)).argmax(-1)
+    return (counts + probabilities.mean(0)).argmax(-1)
 
 
 def padded_for(module: Classifier, signal: Tensor) -> Tensor:

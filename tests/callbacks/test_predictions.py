@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -54,6 +54,25 @@ def test_csv_in_the_order_of_the_set_each_item_once(tmp_path: Path) -> None:
         assert lines[0] == header
         expected = [[i, 10.0 * i, 100.0 * i * i] if is_vector else [i, 100.0 * i * i] for i in range(4)]
         assert [[float(word) for word in line.split(",")] for line in lines[1:]] == expected
+
+
+class Named(LightningDataModule):
+    predict_names = tuple("abcdefg")
+
+    def predict_dataloader(self) -> DataLoader:
+        return loader(order=[3, 0, 2, 1])
+
+
+def test_items_and_columns_with_names(tmp_path: Path) -> None:
+    run = trainer(tmp_path, "squares.csv")
+    callback = next(c for c in run.callbacks if isinstance(c, Predictions))  # type: ignore[attr-defined]
+    callback.column = ["x", "x2"]
+    run.predict(Squares(), Named())
+    lines = (tmp_path / "squares.predict.csv").read_text().splitlines()
+    assert lines == ["name,x,x2", "a,0.0,0.0", "b,10.0,100.0", "c,20.0,400.0", "d,30.0,900.0"]
+    callback.column = ["x", "x2", "x3"]
+    with pytest.raises(ValueError, match="2 numbers an item, but the columns x, x2, x3"):
+        run.predict(Squares(), Named())
 
 
 def test_two_processes_write_what_one_does(tmp_path: Path) -> None:

@@ -93,6 +93,11 @@ def test_records_that_cannot_be_used_are_named(tmp_path: Path, caplog: pytest.Lo
         module(tmp_path, strict=True)
 
 
+def test_the_shortest_record_is_one_window_long(tmp_path: Path) -> None:
+    write_record(tmp_path, "a", beats(1, 1, False)[:64])
+    assert len(ecg_cache.read_record(tmp_path / "a", 300, 64)) == 64
+
+
 def test_the_cache_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, cache = write_set(tmp_path, 8) / "training2017", tmp_path / "cache"
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from modules.ecg import predict, recordings
+from modules.ecg import inference, predict, recordings
 from modules.ecg.inference import load_classifier, majority, predict_recording
 from modules.ecg.module import ECG
 from modules.ecg.nets import CNN
@@ -278,6 +278,52 @@ def test_flat_and_missing_stretches_are_reported(checkpoint: Path) -> None:
     nothing = predict_recording(modules, recording(np.zeros(900)), 60)
     assert nothing.label is None and nothing.probabilities is None
     assert flat_share(np.r_[np.zeros(150), np.arange(150)], 300) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["missing", "flat"])
+@pytest.mark.parametrize(("share", "is_used"), [(0.45, True), (0.55, False)])
+def test_a_window_that_is_half_unusable_is_not_classified(
+    checkpoint: Path, kind: str, share: float, is_used: bool
+) -> None:
+    signal = beats(20, 1, irregular=False).astype(np.float32)
+    signal[: int(share * len(signal))] = np.nan if kind == "missing" else 3.0
+    prediction = predict_recording([load_classifier(checkpoint)], recording(signal), 60)
+    assert (prediction.label is not None) == is_used
+
+
+def test_windows_vote_and_the_probabilities_are_means(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two windows that say N by a little win over one that is sure of A; one each, and the surer one wins."""
+    rows = [[0.4, 0.3, 0.2, 0.1], [0.0, 1.0, 0.0, 0.0], [0.4, 0.3, 0.2, 0.1]]
+    for count, label in ((3, "N"), (2, "A")):
+        answers = iter(torch.tensor(rows[:count]))
+
+        def classify(modules: object, window: object, answers: object = answers) -> tuple:
+            probabilities = next(answers)  # type: ignore[call-overload]
+            return probabilities.argmax(), probabilities, probabilities.expand(5, 4)
+
+        monkeypatch.setattr(inference, "classify", classify)
+        long = recording(beats(60 * count, 1, irregular=True).astype(float))
+        prediction = predict_recording([load_classifier(checkpoint)], long, 60)
+        assert prediction.label == label
+        assert prediction.probabilities == pytest.approx(np.mean(rows[:count], axis=0))
+        steps = (np.arange(5) + 0.5) * 12
+        assert prediction.times == pytest.approx(np.concatenate([60 * window + steps for window in range(count)]))
+
+
+def test_a_network_that_needs_its_padding_gets_it(tmp_path: Path) -> None:
+    """As trained ``as_code``: every record padded to 18286 samples, whole-number spectrograms."""
+    torch.manual_seed(0)
+    settings = {**NETWORK, "mask_padding": False}
+    module = ECG(CNN(**settings), truncate_spectrogram=True)  # type: ignore[arg-type]
+    network = {"class_path": "modules.ecg.nets.CNN", "init_args": settings}
+    hyper_parameters = {"network": network, "truncate_spectrogram": True}
+    torch.save({"state_dict": module.state_dict(), "hyper_parameters": hyper_parameters}, tmp_path / "best.ckpt")
+    signal = beats(20, 1, irregular=False).astype(np.float32)
+    prediction = predict_recording([load_classifier(tmp_path / "best.ckpt")], recording(signal), 60)
+    padded = torch.zeros(1, 18286)
+    padded[0, :6000] = torch.from_numpy(signal)
+    expected = module.eval()(padded, torch.tensor([6000])).logits.softmax(1)[0]
+    assert prediction.probabilities == pytest.approx(expected.detach().numpy(), abs=1e-5)
 
 
 def test_long_recordings_are_read_a_window_at_a_time(checkpoint: Path) -> None:

@@ -48,9 +48,9 @@ class L3C(LightningModule):
         self.optimizer = optimizer
         self.lr_scheduler, self.lr_interval = lr_scheduler, lr_interval
         self.write_files = write_files
-        self.val_bpsp = MeanMetric()
-        self.test_bpsp = MeanMetric()
-        self.test_file_bpsp = MeanMetric()
+        self.val_bpsp = MeanMetric(nan_strategy="disable")  # its check would wait for the device
+        self.test_bpsp = MeanMetric(nan_strategy="disable")
+        self.test_file_bpsp = MeanMetric(nan_strategy="disable")
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         image = batch["image"]

@@ -328,3 +328,11 @@ def test_weights_of_the_two_problems_by_their_definitions() -> None:
     sums = np.abs(x).sum(1)
     others = [np.delete(sums, i).max() for i in range(15)]
     assert lasso.second_largest_l1(points) == pytest.approx(min(others))
+
+
+def test_mp_goes_on_until_it_has_its_atoms() -> None:
+    """It returns to old atoms: the default allows far more steps than atoms."""
+    points = random_points(40, 6)
+    assert (np.diff(ssc_mp(points, max_atoms=5).indptr) == 5).all()
+    [path] = solvers.mp_path(points, max_atoms=5)
+    assert int((path.picks >= 0).sum(1).max()) > 5

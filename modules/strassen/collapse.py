@@ -127,11 +127,41 @@ def collapse_layer(layer: SPNLayer) -> nn.Module:
     return CollapsedConv2d(layer, first.flatten(1), rows, scale, joined)
 
 
+class ChannelAffine(nn.Module):
+    """A batch norm in evaluation: gain * x + offset for each channel, x [N, C, ...]."""
+
+    gain: Tensor
+    offset: Tensor
+
+    def __init__(self, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> None:
+        super().__init__()
+        assert norm.running_mean is not None and norm.running_var is not None
+        gain = (norm.running_var.double() + norm.eps).rsqrt()
+        gain = gain if norm.weight is None else gain * norm.weight.detach().double()
+        offset = -norm.running_mean.double() * gain
+        offset = offset if norm.bias is None else offset + norm.bias.detach().double()
+        self.register_buffer("gain", gain.float())
+        self.register_buffer("offset", offset.float())
+
+    def forward(self, x: Tensor) -> Tensor:
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        return x * self.gain.view(shape) + self.offset.view(shape)
+
+
 def collapse(model: nn.Module) -> nn.Module:
-    """A copy of a network in evaluation mode with all its SPN layers collapsed; other layers stay real."""
+    """A copy of a network in evaluation mode with its SPN layers collapsed and its batch norms as gain and offset.
+
+    Other layers stay real. A layer that is used in several places is collapsed once.
+    """
     model = copy.deepcopy(model).eval().requires_grad_(False)
+    made: dict[nn.Module, nn.Module] = {}
+    inside = {inner for layer in model.modules() if isinstance(layer, SPNLayer) for inner in layer.modules()}
     for name, layer in list(model.named_modules(remove_duplicate=False)):
-        if isinstance(layer, SPNLayer):
-            parent, _, child = name.rpartition(".")
-            setattr(model.get_submodule(parent), child, collapse_layer(layer))
+        is_norm = isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and layer not in inside
+        if not (is_norm or isinstance(layer, SPNLayer)):
+            continue
+        if layer not in made:
+            made[layer] = collapse_layer(layer) if isinstance(layer, SPNLayer) else ChannelAffine(layer)  # type: ignore[arg-type]
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, made[layer])
     return model

@@ -37,7 +37,9 @@ class CostTable(Callback):
 
 
 def print_costs(rows: list[dict[str, Any]]) -> None:
-    table = Table(*COLUMNS[:2])
+    table = Table()
+    for name in COLUMNS[:2]:
+        table.add_column(name, overflow="fold")
     for name in COLUMNS[2:]:
         table.add_column(name, justify="right")
     for row in rows:

@@ -50,7 +50,7 @@ class TrainingPhases(Callback):
     The change happens at the start of an epoch, so ``last.ckpt`` of the epoch before holds what a resumed run needs to
     make it too, together with the file of the phase that ended. Within a phase a run resumes anywhere.
 
-    A phase sets these attributes of ``pl_module.network``: ``head``, ``train_features`` and ``stage``; and the
+    A phase sets these attributes of the module's network: ``head``, ``train_features`` and ``stage``; and the
     learning rate, which with ``milestones`` or ``anneal`` changes within the phase, too.
 
     Args:
@@ -63,6 +63,7 @@ class TrainingPhases(Callback):
         mode: ``max`` or ``min``: which of its values is best.
         patience: epochs without improvement; None never ends a phase early.
         min_epochs: of a phase that may end early.
+        network: the module's attribute that holds the network.
 
     Raises:
         ValueError: for a phase that cannot be.
@@ -77,13 +78,14 @@ class TrainingPhases(Callback):
         mode: str = "max",
         patience: int | None = None,
         min_epochs: int = 0,
+        network: str = "network",
     ) -> None:
         check_phases(phases)
         if mode not in ("max", "min"):
             raise ValueError(f"mode must be max or min, got {mode!r}")
         self.phases, self.dirpath, self.monitor = phases, Path(dirpath), monitor
         self.sign = 1.0 if mode == "max" else -1.0
-        self.patience, self.min_epochs = patience, min_epochs
+        self.patience, self.min_epochs, self.network = patience, min_epochs, network
         self.index, self.age, self.best_age = 0, 0, 0
         self.best_score: float | None = None
         self.is_over = False
@@ -134,7 +136,7 @@ class TrainingPhases(Callback):
             self._restore(trainer, pl_module)
 
     def _set(self, trainer: Trainer, pl_module: LightningModule, with_lr: bool = True) -> None:
-        phase, network = self.phases[self.index], pl_module.network
+        phase, network = self.phases[self.index], getattr(pl_module, self.network)
         for name in ATTRIBUTES:
             if name in phase:
                 setattr(network, name, phase[name])

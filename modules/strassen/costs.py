@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from modules.components.coding.model_file import load_network
-from modules.strassen import nets
 from modules.strassen.counting import count, total
+from modules.strassen.packed_file import PREFIX, build, trained_network
 
 
 def number(text: str) -> Any:
@@ -31,16 +30,9 @@ def number(text: str) -> Any:
 def network_of(name: str, options: list[str]) -> nn.Module:
     """Raises a ValueError for an unknown network or option."""
     if Path(name).is_file():
-        return load_network(Path(name)).network
-    made = getattr(nets, name, None)
-    if not (isinstance(made, type) and issubclass(made, nn.Module)) or made.__module__ != nets.__name__:
-        known = sorted(k for k, v in vars(nets).items() if isinstance(v, type) and v.__module__ == nets.__name__)
-        raise ValueError(f"{name} is neither a checkpoint nor one of {', '.join(known)}")
+        return trained_network(Path(name))[0]
     pairs = [option.partition("=") for option in options]
-    try:
-        return made(**{key: number(value) for key, _, value in pairs})
-    except TypeError as error:
-        raise ValueError(f"{name}: {error}") from error
+    return build({"class_path": PREFIX + name, "init_args": {key: number(value) for key, _, value in pairs}})
 
 
 def main(arguments: list[str] | None = None) -> int:

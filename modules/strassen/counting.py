@@ -79,7 +79,24 @@ def layer_cost(layer: nn.Module, output: Any) -> tuple[Fraction | int, Fraction 
         return lstm_cost(layer), lstm_cost(layer)
     if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
         return output[0].numel(), output[0].numel()
+    if is_highway(layer):
+        return 2 * output.shape[-1], 2 * output.shape[-1]
     return None
+
+
+def is_highway(layer: nn.Module) -> bool:
+    """gate * transform(x) + (1 - gate) * x has two products of its own, known by the names of its parts."""
+    return isinstance(getattr(layer, "gate", None), nn.Module) and isinstance(getattr(layer, "transform", None), nn.Module)
+
+
+def overhanging_windows(model: nn.Module) -> dict[nn.Module, int]:
+    """How many windows reach over the end of a word: networks of characters pad by the widest window, k - 1."""
+    found = {}
+    for parent in model.modules():
+        windows = getattr(parent, "convolutions", None)
+        if isinstance(windows, nn.ModuleList):
+            found |= dict.fromkeys(windows, len(windows) - 1)
+    return found
 
 
 def spn_bits(layer: SPNLayer) -> int:
@@ -109,10 +126,10 @@ def count(model: nn.Module, *inputs: Tensor) -> list[Cost]:
         model: any network; its mode, weights and statistics stay as they are.
         inputs: one example each, with a leading batch dimension of 1; their values do not matter.
     """
-    hidden, found, hooks = inside_spn(model), list[Cost](), []
+    hidden, found, hooks, overhang = inside_spn(model), list[Cost](), [], overhanging_windows(model)
 
     def note(name: str, layer: nn.Module, output: Any) -> None:
-        cost = layer_cost(layer, output)
+        cost = layer_cost(layer, output[..., : -overhang[layer]] if overhang.get(layer) else output)
         if cost is not None:
             bits = spn_bits(layer) if isinstance(layer, SPNLayer) else real_bits(layer)
             found.append(Cost(name, type(layer).__name__, Fraction(cost[0]), Fraction(cost[1]), bits))

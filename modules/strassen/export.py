@@ -1,16 +1,15 @@
 """Write a trained network in its additions-only form: ``python -m modules.strassen.export CHECKPOINT FILE``.
 
-CHECKPOINT is one of a ternary stage, such as phase2.ckpt of a run. Prints the bytes of the file beside those that the
-paper's way of counting gives. The exit code is 2 for a checkpoint that cannot be exported.
+CHECKPOINT is one of a ternary stage, such as phase2.ckpt of a run. Prints the bytes of the file beside those of the
+parameters in training. The exit code is 2 for a checkpoint that cannot be exported.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-from modules.components.coding.model_file import load_network, read_network_config
 from modules.strassen.conversion import SPNNetwork
-from modules.strassen.packed_file import save_packed
+from modules.strassen.packed_file import save_packed, trained_network
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,10 +19,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--base", type=int, choices=(2, 3), default=3, help="3: 1.6 bits a ternary weight, 2: 2 bits")
     given = parser.parse_args(arguments)
     try:
-        network = load_network(given.checkpoint).network
+        network, config = trained_network(given.checkpoint)
         if not isinstance(network, SPNNetwork):
             raise ValueError(f"{given.checkpoint} holds a {type(network).__name__}, which has no SPN layers")
-        size = save_packed(given.file, network, read_network_config(given.checkpoint)[0], given.base)
+        size = save_packed(given.file, network, config, given.base)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

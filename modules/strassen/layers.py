@@ -44,8 +44,7 @@ class InnerNorm(nn.Module):
         self.norm = nn.BatchNorm1d(units, INNER_EPS, affine=False) if norm else None
 
     def forward(self, u: Tensor) -> Tensor:
-        with torch.no_grad():
-            self.scale.clamp_(0.0, MAX_SCALE)  # outside of the gradient, as in the authors' code
+        self.scale.data.clamp_(0.0, MAX_SCALE)  # outside of the gradient, as in the authors' code
         if self.norm is None or self.shift is None:
             return u * self.scale.view(1, -1, *[1] * (u.dim() - 2))
         norm = self.norm
@@ -309,8 +308,7 @@ class SPNLSTM(SPNLayer):
         """The matrices [4 H, width] of the ordinary LSTM."""
         found = []
         for first, scale, second in zip(self.first, self.scale, self.second, strict=True):
-            with torch.no_grad():
-                scale.clamp_(0.0, MAX_SCALE)
+            scale.data.clamp_(0.0, MAX_SCALE)
             product = (self.gates_in_use(second) * scale.unsqueeze(1)) @ self.gates_in_use(first)
             found.append(product.flatten(0, 1))
         return found

@@ -25,7 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from modules.components.checkpoint_file import CheckpointError
 from modules.components.coding.container import CorruptFileError, digest
+from modules.components.coding.model_file import read_network_config
 from modules.strassen import nets
 from modules.strassen.collapse import collapse
 from modules.strassen.conversion import SPNNetwork
@@ -139,20 +141,35 @@ def save_packed(path: Path, network: SPNNetwork, config: dict[str, Any], base: i
     return len(file)
 
 
-def build(network: dict[str, Any]) -> SPNNetwork:
-    """The network that a file names, with weights of no meaning.
+def build(network: dict[str, Any]) -> nn.Module:
+    """A network of modules/strassen/nets.py by its ``class_path`` and ``init_args``, with weights of no meaning.
 
     Raises:
-        CorruptFileError: if it is no SPN network of this project, or cannot be built.
+        CorruptFileError: if it is no such network, or cannot be built.
     """
     name = network["class_path"].removeprefix(PREFIX)
     made = getattr(nets, name, None) if network["class_path"] == PREFIX + name else None
-    if not (isinstance(made, type) and issubclass(made, SPNNetwork)):
+    if not (isinstance(made, type) and issubclass(made, nn.Module) and made.__module__ == nets.__name__):
         raise CorruptFileError(f"{network['class_path']} is no network of {PREFIX[:-1]}: pass your own network")
     try:
         return made(**network["init_args"])
     except (TypeError, ValueError) as error:
-        raise CorruptFileError(f"{name} cannot be built from the file's arguments: {error}") from error
+        raise CorruptFileError(f"{name} cannot be built from its arguments: {error}") from error
+
+
+def trained_network(checkpoint: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a checkpoint of this method, in evaluation mode, and its ``class_path`` and ``init_args``.
+
+    Raises:
+        FileNotFoundError, ValueError: if it cannot be read or holds another network.
+    """
+    config, state = read_network_config(checkpoint)
+    network = build(config)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(f"{checkpoint} does not fit its own {type(network).__name__}") from error
+    return network.eval(), config
 
 
 def load_packed(path: Path, network: SPNNetwork | None = None) -> nn.Module:
@@ -170,6 +187,8 @@ def load_packed(path: Path, network: SPNNetwork | None = None) -> nn.Module:
         raise FileNotFoundError(f"no file {path}")
     content = unpack(path.read_bytes())
     skeleton = build(content.network) if network is None else network
+    if not isinstance(skeleton, SPNNetwork):
+        raise CorruptFileError(f"{path} names a {type(skeleton).__name__}, which has no SPN layers")
     if skeleton.stage == "full":
         skeleton.stage = "quantized"
     model = collapse(skeleton)

@@ -43,8 +43,7 @@ class BilinearStarts(nn.Module):
 
     def in_use(self, weight: Tensor) -> Tensor:
         if self.clip:
-            with torch.no_grad():
-                weight.clamp_(-1.0, 1.0)
+            weight.data.clamp_(-1.0, 1.0)  # outside of the gradient
         return weight if self.stage == "full" else weight + (rounded(weight) - weight).detach()
 
     def forward(self, left: Tensor, right: Tensor) -> Tensor:

@@ -470,7 +470,7 @@ def test_forged_files_are_refused(file: bytes, message: str) -> None:
 
 
 def test_only_networks_of_this_project_are_built(tmp_path: Path) -> None:
-    for path in ("os.system", "modules.strassen.nets.nn.Linear", "modules.strassen.nets.ResNet20"):
+    for path in ("os.system", "modules.strassen.nets.nn.Linear", "modules.strassen.nets.SPNNetwork"):
         named = PackedNetwork({"class_path": path, "init_args": {}}, content().state)
         (tmp_path / "a.pstn").write_bytes(pack(named))
         with pytest.raises(CorruptFileError, match="is no network of"):

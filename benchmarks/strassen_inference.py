@@ -15,7 +15,11 @@ import torch
 
 from modules.strassen.kernels import PackedMatrix
 
-LAYERS = {"VGG-7 dense 8192 -> 1024": (1024, 8192), "LM highway 1100 -> 1100": (1100, 1100), "4096 -> 4096": (4096, 4096)}
+LAYERS = {
+    "VGG-7 dense 8192 -> 1024": (1024, 8192),
+    "LM highway 1100 -> 1100": (1100, 1100),
+    "4096 -> 4096": (4096, 4096),
+}
 
 
 def best_times(calls: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:

@@ -2,9 +2,9 @@
 
     python benchmarks/strassen_starts.py [--quick]
 
-Both are the paper's steps (SGD with momentum on batches of four pairs, rank 7). One start after another is timed on a few
-starts and multiplied; that a start gets the same weights in both is checked. Levenberg-Marquardt is timed alike. The
-last line is the ratio for SGD with 500 starts.
+Both are the paper's steps (SGD with momentum on batches of four pairs, rank 7). One start after another is timed on a
+few starts and multiplied; that a start gets the same weights in both is checked. Levenberg-Marquardt is timed alike.
+The last line is the ratio for SGD with 500 starts.
 """
 
 import argparse

@@ -36,8 +36,8 @@ class ImageNet(LightningDataModule):
     Args:
         root: PARSIMONY_DATA or ``data`` if not given.
         folder: below the root.
-        train_split, val_split: folders of the splits; test and predict take ``val_split`` as well, since ImageNet's test
-            set has no public labels.
+        train_split, val_split: folders of the splits; test and predict take ``val_split`` as well, since ImageNet's
+            test set has no public labels.
         crop_size: S.
         shorter_side: of images before the central crop; None for crop_size * 256 / 224, rounded.
         smallest_part: share of an image's area that a training crop covers at least; 0.08 is usual for ImageNet.

@@ -1,4 +1,4 @@
-"""Multiplications, additions and bits of every layer, as a table before training and as costs.csv in the run's folder."""
+"""Multiplications, additions and bits of every layer: a table before training, and costs.csv in the run's folder."""
 
 from pathlib import Path
 from typing import Any

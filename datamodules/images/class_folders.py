@@ -111,9 +111,7 @@ class LabelledPhotos(Dataset):
         part: cuts what the network sees.
     """
 
-    def __init__(
-        self, images: Sequence[Path | Tensor], labels: Sequence[int], part: RandomPart | CentralPart
-    ) -> None:
+    def __init__(self, images: Sequence[Path | Tensor], labels: Sequence[int], part: RandomPart | CentralPart) -> None:
         self.images, self.labels, self.part = list(images), list(labels), part
         # Shared, so that worker processes know what another one has named already.
         self.unusable = torch.zeros(len(self.images), dtype=torch.bool).share_memory_()

@@ -1,7 +1,7 @@
 """Algorithms for the product of an n x m and an m x p matrix with r multiplications, as three integer matrices.
 
-Letters: r products; a (of A, n m of them), b (of B, m p) and o (of A B, n p) entries of the three matrices, counted column by
-column: entry (i, j) of a matrix of n rows is number j n + i.
+Letters: r products; a (of A, n m of them), b (of B, m p) and o (of A B, n p) entries of the three matrices, counted
+column by column: entry (i, j) of a matrix of n rows is number j n + i.
 
 An algorithm computes vec(A B) = W_c ((W_a vec A) * (W_b vec B)). It is exact if and only if Brent's equations hold:
 sum_q W_c[o, q] W_a[q, a] W_b[q, b] = T[o, a, b] for all o, a, b, in integers, without a tolerance and without samples.

@@ -1,8 +1,8 @@
 """The additions-only form of a trained network: ternary matrices as integers, r real scalings, one bias.
 
-With u = t_b x the hidden units of a layer in evaluation are gain * (alpha_b u) + offset (see ``InnerNorm.affine``), so the
-layer is t_c (scale * u) + bias with scale = alpha_c alpha_b gain and bias = bias + alpha_c t_c offset. Outputs agree to
-1e-5 with the network that was trained.
+With u = t_b x the hidden units of a layer in evaluation are gain * (alpha_b u) + offset (see ``InnerNorm.affine``), so
+the layer is t_c (scale * u) + bias with scale = alpha_c alpha_b gain and bias = bias + alpha_c t_c offset. Outputs
+agree to 1e-5 with the network that was trained.
 """
 
 import copy
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modules.strassen.layers import SPNConv1d, SPNConv2d, SPNLayer, SPNLinear, SPNLSTM
+from modules.strassen.layers import SPNLSTM, SPNConv1d, SPNConv2d, SPNLayer, SPNLinear
 from modules.strassen.quantizers import ternarize
 
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -59,8 +59,8 @@ class CollapsedLinear(Collapsed):
 class CollapsedConv2d(Collapsed):
     """x [N, C_in, H, W] -> [N, C_out, H', W']; ``shape`` is an ``SPNConv2d`` without its weights.
 
-    ``first`` is [r, C_in / g k_B^2] and ``second`` [C_out p^2, r]; ``bias`` is [C_out, p, p], since the constant part of
-    the hidden units reaches each place of a patch differently.
+    ``first`` is [r, C_in / g k_B^2] and ``second`` [C_out p^2, r]; ``bias`` is [C_out, p, p], since the constant part
+    of the hidden units reaches each place of a patch differently.
     """
 
     def __init__(self, layer: SPNConv2d, first: Tensor, second: Tensor, scale: Tensor, bias: Tensor) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from modules.strassen.layers import STAGES, SPNConv1d, SPNConv2d, SPNLayer, SPNLinear, SPNLSTM
+from modules.strassen.layers import SPNLSTM, STAGES, SPNConv1d, SPNConv2d, SPNLayer, SPNLinear
 
 KINDS: dict[str, type[nn.Module]] = {"conv": nn.Conv2d, "conv1d": nn.Conv1d, "linear": nn.Linear, "lstm": nn.LSTM}
 
@@ -76,8 +76,15 @@ def replacement(name: str, layer: nn.Module, rule: Rule) -> SPNLayer:
         sizes = (layer.input_size, layer.hidden_size, layer.num_layers, rule.hidden_units(layer.hidden_size))
         return SPNLSTM(*sizes, rule.quantizer, layer.dropout, rule.magnitude)
     assert isinstance(layer, nn.Conv1d | nn.Conv2d)
-    if layer.groups != 1 or set(layer.dilation) != {1} or isinstance(layer.padding, str) or layer.padding_mode != "zeros":
-        raise ValueError(f"{name}: a grouped or dilated convolution, or one with other padding than zeros, stays: keep it")
+    if (
+        layer.groups != 1
+        or set(layer.dilation) != {1}
+        or isinstance(layer.padding, str)
+        or layer.padding_mode != "zeros"
+    ):
+        raise ValueError(
+            f"{name}: a grouped or dilated convolution, or one with other padding than zeros, stays: keep it"
+        )
     if any(len(set(size)) != 1 for size in (layer.kernel_size, layer.stride, layer.padding)):
         raise ValueError(f"{name}: a convolution with unequal sides has no SPN form here: keep it")
     kernel, stride, padding = layer.kernel_size[0], layer.stride[0], int(layer.padding[0])

@@ -1,8 +1,8 @@
 """Multiplications, additions and bits of a network, layer by layer, in the paper's way of counting.
 
 - A batch norm is not folded: C H W multiplications and as many additions, for the baseline too.
-- An SPN convolution has r H W / p^2 multiplications and r (C_in / g) k_B^2 H W / p^2 + C_out r H W additions; H x W is the
-  size of its output, which p need not divide. Zeros of the ternary matrices are not discounted.
+- An SPN convolution has r H W / p^2 multiplications and r (C_in / g) k_B^2 H W / p^2 + C_out r H W additions; H x W is
+  the size of its output, which p need not divide. Zeros of the ternary matrices are not discounted.
 - A dense SPN has r multiplications and r n_in + n_out r additions.
 - An ordinary layer has as many additions as multiplications; biases, activations and pooling are not counted.
 - 2 bits for a ternary weight, 32 for a real one. The norm inside an SPN layer is absorbed by its scalings.
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modules.strassen.layers import SPNConv1d, SPNConv2d, SPNLayer, SPNLinear, SPNLSTM
+from modules.strassen.layers import SPNLSTM, SPNConv1d, SPNConv2d, SPNLayer, SPNLinear
 
 TERNARY_BITS, REAL_BITS = 2, 32
 
@@ -86,7 +86,9 @@ def layer_cost(layer: nn.Module, output: Any) -> tuple[Fraction | int, Fraction 
 
 def is_highway(layer: nn.Module) -> bool:
     """gate * transform(x) + (1 - gate) * x has two products of its own, known by the names of its parts."""
-    return isinstance(getattr(layer, "gate", None), nn.Module) and isinstance(getattr(layer, "transform", None), nn.Module)
+    return isinstance(getattr(layer, "gate", None), nn.Module) and isinstance(
+        getattr(layer, "transform", None), nn.Module
+    )
 
 
 def overhanging_windows(model: nn.Module) -> dict[nn.Module, int]:

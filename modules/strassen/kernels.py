@@ -1,8 +1,8 @@
 """Ternary matrices times real vectors on packed bytes, with look-up tables and no multiplication.
 
-A matrix [R, K] is stored as in files, five weights in a byte (modules/strassen/packing.py), byte after byte down a column of
-bytes. For every five entries of the vector the 243 sums that a byte can mean are made first, one addition each; then a
-row adds one table entry for each of its bytes. T-MAC and bitnet.cpp do the same with other group sizes.
+A matrix [R, K] is stored as in files, five weights in a byte (modules/strassen/packing.py), byte after byte down a
+column of bytes. For every five entries of the vector the 243 sums that a byte can mean are made first, one addition
+each; then a row adds one table entry for each of its bytes. T-MAC and bitnet.cpp do the same with other group sizes.
 """
 
 import numpy as np

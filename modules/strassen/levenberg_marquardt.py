@@ -6,15 +6,16 @@ Minimised is, for every start on its own,
 
     |sum_q W_c W_a W_b - T|^2  +  regularization |x|^2  +  pull |x (x^2 - 1)|^2
 
-First the regularisation falls from ``regularization`` by ``decay`` an iteration to ``least_regularization``, which keeps
-the weights small and the algorithm away from the border, where products cancel and weights grow without bounds. After
-``free_iterations`` it is dropped and the pull begins, at ``pull`` and growing by ``growth`` an iteration up to 1. The pull
-term is zero exactly at -1, 0 and 1 and moves all weights together within the set of exact algorithms: the changes of basis
-and the scalings of a product that leave the algorithm exact are used up to make it ternary. No weight is rounded before
-the end.
+First the regularisation falls from ``regularization`` by ``decay`` an iteration to ``least_regularization``, which
+keeps the weights small and the algorithm away from the border, where products cancel and weights grow without bounds.
+After ``free_iterations`` it is dropped and the pull begins, at ``pull`` and growing by ``growth`` an iteration up to 1.
+The pull is zero exactly at -1, 0 and 1 and moves all weights together along the set of exact algorithms: the changes of
+basis and the scalings of products that leave an algorithm exact are used up to make it ternary. No weight is rounded
+before the end.
 
-The matrix of the Gauss-Newton step is made of Gram matrices and never of the Jacobian: with G_b = W_b W_b^T, G_c = W_c W_c^T
-the block of W_a with itself is (G_b * G_c) x identity, and the block of W_a[q, a] with W_b[s, b] is G_c[q, s] W_b[q, b] W_a[s, a].
+The matrix of a Gauss-Newton step is made of Gram matrices and never of the Jacobian. With G_b = W_b W_b^T and
+G_c = W_c W_c^T the block of W_a with itself is (G_b * G_c) x identity, and the entry of W_a[q, a] with W_b[s, b] is
+G_c[q, s] W_b[q, b] W_a[s, a].
 """
 
 from collections.abc import Callable, Iterable
@@ -99,7 +100,7 @@ class LevenbergMarquardt(torch.optim.Optimizer):
             raise ValueError("regularization, least_regularization, pull and dampings must be positive")
         if not 0 < decay <= 1 <= growth or not 0 < step_length <= 1:
             raise ValueError(
-                f"decay must be in 0..1, growth at least 1 and step_length in 0..1, got {decay}, {growth}, {step_length}"
+                f"decay and step_length must be in 0..1 and growth at least 1, got {decay}, {step_length}, {growth}"
             )
         names = ("lr", "regularization", "decay", "least_regularization", "free_iterations", "pull", "growth")
         values = (step_length, regularization, decay, least_regularization, free_iterations, pull, growth)

@@ -7,7 +7,8 @@ All integers little endian::
     base            1  3: five weights in a byte, 2: four
     body length     8  bytes that follow, checksum excluded
     header length   4
-    header          n  JSON: {"network": {"class_path", "init_args"}, "entries": [[name, "ternary" | "real", shape], ...]}
+    header          n  JSON: {"network": {"class_path", "init_args"}, "entries": [[name, kind, shape], ...]}; a kind is
+                       ternary or real
     entries            one after the other
     checksum        8  BLAKE2b of everything before
 
@@ -97,7 +98,10 @@ def unpack_body(body: memoryview, base: int) -> PackedNetwork:
         raise CorruptFileError("the header is longer than the file or than 16 MiB")
     try:
         header = json.loads(bytes(body[4 : 4 + length]))
-        network = {"class_path": str(header["network"]["class_path"]), "init_args": dict(header["network"]["init_args"])}
+        network = {
+            "class_path": str(header["network"]["class_path"]),
+            "init_args": dict(header["network"]["init_args"]),
+        }
         entries = [(str(name), str(kind), tuple(shape)) for name, kind, shape in header["entries"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptFileError("the header does not say what the file holds") from error

@@ -19,9 +19,9 @@ Batch = dict[str, Tensor]
 class MatmulSearch(LightningModule):
     """Train all starts of ``network`` on pairs of matrices; validation counts the exact ones.
 
-    ``exact_share`` is the share of starts whose weights, rounded to -1, 0, 1, satisfy Brent's equations, ``exact`` their
-    number, ``different`` how many of them differ by more than the order and signs of their products, and ``additions``
-    the fewest of any, after sharing. Each of the different ones also multiplies random integer matrices of blocks.
+    ``exact_share`` is the share of starts whose weights, rounded to -1, 0, 1, satisfy Brent's equations, ``exact``
+    their number, ``different`` how many of them differ by more than the order and signs of their products. Each of the
+    different ones also multiplies random integer matrices of blocks.
 
     Two ways of training are two optimizers: ``LevenbergMarquardt``, which takes the equations themselves and uses the
     pairs for the logged loss alone, and SGD in two phases (``callbacks.training_phases``), the paper's.

@@ -1,6 +1,6 @@
 """When two algorithms are the same: products in another order, with other signs, or in another basis."""
 
-from itertools import permutations, product
+from itertools import pairwise, permutations, product
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def canonical(algorithm: Algorithm) -> bytes:
     rows = np.concatenate([algorithm.first, algorithm.second, algorithm.third.T], axis=1)
     edges = (0, algorithm.first.shape[1], algorithm.first.shape[1] + algorithm.second.shape[1])
     signs = np.ones(len(rows), np.int64)
-    for low, high in zip(edges[:2], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         part = rows[:, low:high]
         leading = part[np.arange(len(part)), (part != 0).argmax(1)]
         sign = np.where(leading < 0, -1, 1)
@@ -66,7 +66,7 @@ def rank_pattern(algorithm: Algorithm) -> tuple[tuple[int, int, int], ...]:
 def count_different(algorithms: list[Algorithm]) -> dict[str, int]:
     """How many differ up to order and signs, up to signed permutations of the bases as well, and by ranks.
 
-    Bases are tried where all three sides are at most 2 (there are 64 x 8 / 8 to try, against 10^5 at 3). Different ranks mean
+    Bases are tried where all three sides are at most 2: 256 changes there, against 55,296 for 3x3. Different ranks mean
     that no change of basis leads from one to the other, so that count is a lower bound.
     """
     unique = list({canonical(algorithm): algorithm for algorithm in algorithms}.values())

@@ -28,4 +28,6 @@ def load_network_weights(network: nn.Module, path: str) -> None:
         network.load_state_dict(weights)
     except RuntimeError as error:
         kind = type(network).__name__
-        raise CheckpointError(f"{path} holds no network that is this {kind}: give the run of the same network") from error
+        raise CheckpointError(
+            f"{path} holds no network that is this {kind}: give the run of the same network"
+        ) from error

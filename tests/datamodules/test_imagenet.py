@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.images.class_folders import CentralPart, RandomPart
 from datamodules.imagenet import ImageNet
+from datamodules.images.class_folders import CentralPart, RandomPart
 from tests.datamodules.conftest import WritePhoto
 
 

@@ -6,8 +6,8 @@ from torch import nn
 
 from modules.strassen.conversion import Rule, SPNNetwork
 from modules.strassen.counting import count, total
-from modules.strassen.layers import SPNConv1d, SPNLinear, SPNLSTM
-from modules.strassen.nets import VGG7, ResNet18, ResNet20, SPNResNet18, SPNResNet20, SPNVGG7
+from modules.strassen.layers import SPNLSTM, SPNConv1d, SPNLinear
+from modules.strassen.nets import SPNVGG7, VGG7, ResNet18, ResNet20, SPNResNet18, SPNResNet20
 
 BASELINE = 1_816_557_056
 # ratio, p, g -> multiplications in millions, reduction in percent, additions over the baseline's multiplications.
@@ -45,7 +45,9 @@ def test_sizes_of_the_networks() -> None:
 def test_the_baseline() -> None:
     costs = count(ResNet18(), torch.zeros(1, 3, 224, 224))
     assert total(costs).multiplications == BASELINE
-    kinds = {kind: sum(c.multiplications for c in costs if c.kind == kind) for kind in ("Conv2d", "Linear", "BatchNorm2d")}
+    kinds = {
+        kind: sum(c.multiplications for c in costs if c.kind == kind) for kind in ("Conv2d", "Linear", "BatchNorm2d")
+    }
     assert kinds == {"Conv2d": 1_813_561_344, "Linear": 512_000, "BatchNorm2d": 2_483_712}
     assert total(costs).bits / 2**20 == pytest.approx(356.7, abs=0.05)
 
@@ -65,7 +67,9 @@ def test_every_count_of_the_sheet(setting: tuple[float, int, int]) -> None:
 
 
 def test_a_convolution_by_hand() -> None:
-    network = SPNNetwork(nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1), nn.BatchNorm2d(6)), [Rule(ratio=2.0, patch=2, groups=2)])
+    network = SPNNetwork(
+        nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1), nn.BatchNorm2d(6)), [Rule(ratio=2.0, patch=2, groups=2)]
+    )
     spn, norm = count(network, torch.zeros(1, 4, 14, 14))  # 7 x 7 outputs, k_B = 5, r = 12
     assert spn.multiplications == 12 * 49 / 4 and norm.multiplications == norm.additions == 6 * 49
     assert spn.additions == 12 * 2 * 25 * 49 / 4 + 6 * 12 * 49

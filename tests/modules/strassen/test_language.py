@@ -7,7 +7,7 @@ from torch import nn
 from modules.born_again.language import CNNLSTMLanguageModel
 from modules.strassen.counting import count, total
 from modules.strassen.language import SPNLanguageModel
-from modules.strassen.layers import SPNConv1d, SPNLinear, SPNLSTM
+from modules.strassen.layers import SPNLSTM, SPNConv1d, SPNLinear
 
 WORD = torch.ones(1, 1, 21, dtype=torch.int64)
 BASELINE = 20_556_300

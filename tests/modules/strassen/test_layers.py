@@ -14,8 +14,8 @@ from modules.strassen import costs, export
 from modules.strassen.collapse import collapse
 from modules.strassen.conversion import Rule, SPNNetwork, convert
 from modules.strassen.kernels import PackedMatrix, use_packed_kernels
-from modules.strassen.layers import InnerNorm, SPNConv1d, SPNConv2d, SPNLayer, SPNLinear, SPNLSTM
-from modules.strassen.nets import SPNResNet18, SPNResNet20, SPNVGG7
+from modules.strassen.layers import SPNLSTM, InnerNorm, SPNConv1d, SPNConv2d, SPNLayer, SPNLinear
+from modules.strassen.nets import SPNVGG7, SPNResNet18, SPNResNet20
 from modules.strassen.packed_file import PackedNetwork, load_packed, pack, save_packed, unpack
 from modules.strassen.packing import pack_ternary, unpack_ternary
 from modules.strassen.quantizers import straight_through, ternarize
@@ -58,7 +58,7 @@ def test_gradients_go_straight_through() -> None:
 
 
 def test_an_spn_with_an_exact_algorithm_multiplies_matrices() -> None:
-    """A fixed A: the scalings are W_a vec A and may be negative, so the layer multiplies by A + 9 and A's part is 9 more."""
+    """The scalings are W_a vec A for a fixed A; the signs of negative ones go to the second map."""
     a = torch.tensor([[3.0, 1.0], [2.0, 5.0]])
     first, second = torch.from_numpy(POSTER.second).float(), torch.from_numpy(POSTER.third).float()
     hidden = torch.from_numpy(POSTER.first).float() @ a.T.flatten()
@@ -202,7 +202,12 @@ def test_impossible_layers(make: object, message: str) -> None:
 
 def own_model() -> nn.Module:
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 1), nn.Flatten(), nn.Linear(8 * 16, 5)
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 8, 1),
+        nn.Flatten(),
+        nn.Linear(8 * 16, 5),
     )
 
 
@@ -306,7 +311,7 @@ def trained(network: SPNNetwork, size: int, stage: str = "frozen") -> SPNNetwork
     """Statistics, scalings and norms that are not what they start as."""
     for _ in range(2):
         network.train()(torch.randn(8, 3, size, size))
-    for name, parameter in network.named_parameters():
+    for parameter in network.parameters():
         if parameter.dim() == 1:
             parameter.data.add_(0.3 * torch.rand_like(parameter))
     network.stage = stage

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modules.strassen.layers import SPNLSTM, SPNConv1d, SPNConv2d, SPNLayer, SPNLinear
+from modules.strassen.layers import SPNLSTM, PatchGeometry, SPNConv1d, SPNConv2d, SPNLayer, SPNLinear
 from modules.strassen.quantizers import ternarize
 
 Product = Callable[[Tensor, Tensor], Tensor]
@@ -56,7 +56,7 @@ class CollapsedLinear(Collapsed):
         return y.T.reshape(*x.shape[:-1], -1) + self.bias
 
 
-class CollapsedConv2d(Collapsed):
+class CollapsedConv2d(Collapsed, PatchGeometry):
     """x [N, C_in, H, W] -> [N, C_out, H', W']; ``shape`` is an ``SPNConv2d`` without its weights.
 
     ``first`` is [r, C_in / g k_B^2] and ``second`` [C_out p^2, r]; ``bias`` is [C_out, p, p], since the constant part
@@ -68,9 +68,6 @@ class CollapsedConv2d(Collapsed):
         self.inputs, self.outputs, self.units, self.groups = layer.inputs, layer.outputs, layer.units, layer.groups
         self.kernel, self.stride, self.padding, self.patch = layer.kernel, layer.stride, layer.padding, layer.patch
         self.wide_kernel = layer.wide_kernel
-
-    output_size = SPNConv2d.output_size
-    fit = SPNConv2d.fit
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = (self.output_size(size) for size in x.shape[-2:])

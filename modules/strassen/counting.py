@@ -93,7 +93,7 @@ def is_highway(layer: nn.Module) -> bool:
 
 def overhanging_windows(model: nn.Module) -> dict[nn.Module, int]:
     """How many windows reach over the end of a word: networks of characters pad by the widest window, k - 1."""
-    found = {}
+    found: dict[nn.Module, int] = {}
     for parent in model.modules():
         windows = getattr(parent, "convolutions", None)
         if isinstance(windows, nn.ModuleList):

@@ -148,7 +148,29 @@ class SPNLinear(SPNLayer):
         return y.view(*x.shape[:-1], self.outputs)
 
 
-class SPNConv2d(SPNLayer):
+class PatchGeometry:
+    """Sizes of a convolution whose outputs are made in p x p patches."""
+
+    kernel: int
+    stride: int
+    padding: int
+    patch: int
+    wide_kernel: int
+
+    def output_size(self, size: int) -> int:
+        """Of one side, given the input's."""
+        return (size + 2 * self.padding - self.kernel) // self.stride + 1
+
+    def fit(self, x: Tensor) -> Tensor:
+        """Pad (or cut) x so that the first map gives exactly the patches needed."""
+        step, pads = self.patch * self.stride, []
+        for size in (x.shape[-1], x.shape[-2]):
+            patches = -(-self.output_size(size) // self.patch)
+            pads += [self.padding, (patches - 1) * step + self.wide_kernel - self.padding - size]
+        return functional.pad(x, pads)
+
+
+class SPNConv2d(SPNLayer, PatchGeometry):
     """x [N, C_in, H, W] -> [N, C_out, H', W'] with the output size of the convolution that it replaces.
 
     A p x p patch of outputs shares r hidden units, which see all k_B x k_B inputs that those outputs would see. Patches
@@ -195,18 +217,6 @@ class SPNConv2d(SPNLayer):
         window, patch = self.wide_kernel**2, self.patch**2
         draw_xavier(self.first, self.inputs // self.groups * window, self.units * window)
         draw_xavier(self.second, self.units * patch, self.outputs * patch)
-
-    def output_size(self, size: int) -> int:
-        """Of one side, given the input's."""
-        return (size + 2 * self.padding - self.kernel) // self.stride + 1
-
-    def fit(self, x: Tensor) -> Tensor:
-        """Pad (or cut) x so that the first map gives exactly the patches needed."""
-        step, pads = self.patch * self.stride, []
-        for size in (x.shape[-1], x.shape[-2]):
-            patches = -(-self.output_size(size) // self.patch)
-            pads += [self.padding, (patches - 1) * step + self.wide_kernel - self.padding - size]
-        return functional.pad(x, pads)
 
     def spread(self, hidden: Tensor, second: Tensor, height: int, width: int) -> Tensor:
         """Hidden units [N, r, h, w] to outputs [N, C_out, height, width]."""

@@ -150,11 +150,12 @@ class LevenbergMarquardt(torch.optim.Optimizer):
     def iterate(self, weights: list[Tensor], damping: Tensor, regularization: float, pull: float) -> None:
         """One step of some starts, in place."""
         target = self.target.to(weights[0])
-        error = defects(*weights, target)
+        first, second, third = weights
+        error = defects(first, second, third, target)
         x = torch.cat([weight.flatten(1) for weight in weights], dim=1)
         slope = 3 * x.square() - 1
-        downhill = gradient(*weights, error) + regularization * x + pull * x * (x.square() - 1) * slope
-        matrix = gauss_newton(*weights)
+        downhill = gradient(first, second, third, error) + regularization * x + pull * x * (x.square() - 1) * slope
+        matrix = gauss_newton(first, second, third)
         matrix.diagonal(dim1=1, dim2=2).add_(regularization + pull * slope.square() + damping.unsqueeze(1))
         factor, failed = torch.linalg.cholesky_ex(matrix)
         change = torch.cholesky_solve(downhill.unsqueeze(2), factor).squeeze(2)
@@ -162,7 +163,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         sizes = [weight[0].numel() for weight in weights]
         trial = [part.view_as(weight) for part, weight in zip(moved.split(sizes, 1), weights, strict=True)]
         before = self.objective(x, error, regularization, pull)
-        better = self.objective(moved, defects(*trial, target), regularization, pull) < before  # False for NaN
+        new_error = defects(trial[0], trial[1], trial[2], target)
+        better = self.objective(moved, new_error, regularization, pull) < before  # False for NaN
         for weight, part in zip(weights, trial, strict=True):
             weight.copy_(torch.where(better.view(-1, 1, 1), part, weight))
         damping.copy_(torch.where(better, 0.4 * damping, 3.0 * damping).clamp(LEAST_DAMPING, MOST_DAMPING))

@@ -5,6 +5,7 @@ threads. Tiles know nothing of each other; several are coded at once, one on eac
 """
 
 import io
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,9 @@ MAX_TILE = 1024
 NETWORK, STORED = 0, 1
 """First byte of a tile's payload: what follows is a stream of the entropy coder, or a WebP file without loss."""
 
+WORTH_TRYING = 1.3
+"""A thorough WebP is tried where the quick one takes at most so many times the network's bytes."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -34,7 +38,7 @@ def spans(length: int) -> list[tuple[int, int]]:
     """(start, size) of nearly equal parts of at most ``MAX_TILE``."""
     count = -(-length // MAX_TILE)
     edges = [length * i // count for i in range(count + 1)]
-    return [(start, stop - start) for start, stop in zip(edges[:-1], edges[1:], strict=True)]
+    return [(start, stop - start) for start, stop in itertools.pairwise(edges)]
 
 
 def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
@@ -43,11 +47,14 @@ def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> I
         yield from pool.map(function, items)
 
 
-def store(pixels: np.ndarray) -> bytes:
-    """A lossless WebP of uint8 [h, w, 1 or 3]."""
-    buffer = io.BytesIO()
-    colour = np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
-    Image.fromarray(colour).save(buffer, "WEBP", lossless=True, quality=40, method=3)
+def store(pixels: np.ndarray, rival: int) -> bytes:
+    """A lossless WebP of uint8 [h, w, 1 or 3]: a quick one, or a thorough one where that may beat ``rival`` bytes."""
+    colour = Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))
+    for quality, method in ((0, 2), (75, 6)):
+        buffer = io.BytesIO()
+        colour.save(buffer, "WEBP", lossless=True, quality=quality, method=method)
+        if buffer.tell() > WORTH_TRYING * rival:
+            break
     return buffer.getvalue()
 
 
@@ -122,8 +129,9 @@ class Codec:
 
     def encode(self, pixels: np.ndarray) -> bytes:
         """The payload of a tile uint8 [h, w, 1 or 3]: the shorter of the network's stream and a stored tile."""
-        streams = (bytes([NETWORK]) + encode_tile(pixels, self.predictors), bytes([STORED]) + store(pixels))
-        return min(streams, key=len)
+        stream = encode_tile(pixels, self.predictors)
+        stored = store(pixels, len(stream))
+        return bytes([STORED]) + stored if len(stored) < len(stream) else bytes([NETWORK]) + stream
 
     def decompress(self, container: Container) -> np.ndarray:
         """The pixels, uint8 [H, W] or [H, W, 3].

@@ -33,10 +33,9 @@ class LosslessPixels(LightningModule):
         lr_scheduler: called with the optimizer and stepped after every batch.
         border_every: one crop in so many is taken for a whole image, borders included.
         gray_every: one crop in so many is made gray, so that grayscale images are coded as well.
-        exact_from: share of the training after which it goes on in the exact arithmetic of the codec.
 
     Raises:
-        ValueError: for shares and numbers out of range.
+        ValueError: for numbers below 1.
     """
 
     def __init__(
@@ -46,16 +45,13 @@ class LosslessPixels(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         border_every: int = 16,
         gray_every: int = 16,
-        exact_from: float = 0.9,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if min(border_every, gray_every) < 1 or not 0 <= exact_from <= 1:
-            raise ValueError(
-                f"border_every, gray_every >= 1, 0 <= exact_from <= 1: {border_every, gray_every, exact_from}"
-            )
+        if min(border_every, gray_every) < 1:
+            raise ValueError(f"border_every and gray_every must be at least 1: {border_every}, {gray_every}")
         self.network, self.optimizer, self.lr_scheduler = network, optimizer, lr_scheduler
-        self.border_every, self.gray_every, self.exact_from = border_every, gray_every, exact_from
+        self.border_every, self.gray_every = border_every, gray_every
         self.val_bpsp = MeanMetric(nan_strategy="disable")
         self.test_bpsp = MeanMetric(nan_strategy="disable")
         self.test_file_bpsp = MeanMetric(nan_strategy="disable")
@@ -63,18 +59,11 @@ class LosslessPixels(LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         image = batch["image"].clone()
         image[:: self.gray_every] = image[:: self.gray_every, 1:2]
-        image = image[torch.arange(len(image), device=image.device).roll(1)]
-        inside = image.to(torch.int16)
-        bits, number = self.bits(inside, self.is_exact)
-        bordered, extra = self.bits(pad(image[:: self.border_every]), self.is_exact)
+        bits, number = self.bits(image.to(torch.int16), exact=False)
+        bordered, extra = self.bits(pad(image[1 :: self.border_every]), exact=False)
         bpsp = (bits + bordered) / (3 * (number + extra))
         self.log("train/bpsp", bpsp, prog_bar=True)
         return bpsp
-
-    @property
-    def is_exact(self) -> bool:
-        """Is the training in its last part?"""
-        return self.global_step >= self.exact_from * self.trainer.estimated_stepping_batches
 
     def bits(self, padded: Tensor, exact: bool) -> tuple[Tensor, int]:
         """Bits of all pixels inside int16 images [N, 3, H + 3, W + 6], and their number."""
@@ -87,7 +76,7 @@ class LosslessPixels(LightningModule):
         """Estimate in the exact arithmetic for images uint8 [N, 3, H, W], one tile each."""
         padded = pad(image)
         strips = range(0, image.shape[2], ROWS)
-        total = sum(self.bits(padded[:, :, top : top + ROWS + REACH], True)[0] for top in strips)
+        total = sum(self.bits(padded[:, :, top : top + ROWS + REACH], exact=True)[0] for top in strips)
         return torch.as_tensor(total) / image.numel()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:

@@ -12,8 +12,8 @@ the image further away than ``context.REACH`` pixels.
 Two arithmetics. The trainable one is in real numbers and any precision. The exact one rounds weights to multiples of
 a power of two and activations to whole numbers, so that every product and every sum is a whole number below 2^24,
 which float32 holds exactly: any order of summation, any thread count, batch, instruction set or device gives the same
-numbers. ``integer_weights`` checks that bound. Rounding passes gradients straight through, so that the end of a
-training can run in the exact arithmetic.
+numbers. ``check_bounds`` refuses weights for which that does not hold. Rounding after the training costs 0.02 % of
+the file, so nothing is trained in whole numbers.
 """
 
 import itertools
@@ -52,8 +52,8 @@ class Mixture(NamedTuple):
 
 
 def rounded(x: Tensor) -> Tensor:
-    """The nearest whole number, halves upwards; the gradient is that of the identity."""
-    return x + (torch.floor(x + 0.5) - x).detach()
+    """The nearest whole number, halves upwards."""
+    return torch.floor(x + 0.5)
 
 
 def looked_up(table: Tensor, index: Tensor) -> Tensor:
@@ -106,7 +106,9 @@ class ChannelPredictor(nn.Module):
         x = x * 2.0**-INPUT_BITS
         for layer in self.layers[:-1]:
             x = functional.hardtanh(layer(x), 0.0, MAX_ACTIVATION * 2.0**-ACTIVATION_BITS)
-        return self.layers[-1](x).float(), differences @ self.skip
+        with torch.autocast(x.device.type, enabled=False):
+            skip = differences @ self.skip
+        return self.layers[-1](x).float(), skip
 
     def _exact(self, x: Tensor, differences: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
@@ -135,8 +137,9 @@ class ChannelPredictor(nn.Module):
         in_bits, weight_bits = INPUT_BITS, FIRST_WEIGHT_BITS
         for layer in self.layers:
             assert isinstance(layer, nn.Linear)
-            weight = rounded(layer.weight.float() * 2.0**weight_bits)
-            result.append((weight, rounded(layer.bias.float() * 2.0 ** (weight_bits + in_bits))))
+            wide = torch.promote_types(layer.weight.dtype, torch.float32)
+            weight = rounded(layer.weight.to(wide) * 2.0**weight_bits)
+            result.append((weight, rounded(layer.bias.to(wide) * 2.0 ** (weight_bits + in_bits))))
             in_bits, weight_bits = ACTIVATION_BITS, WEIGHT_BITS
         return result
 

@@ -31,7 +31,6 @@ from modules.pixel_mlp.nets import (
     MAX_LOG_SCALE,
     MEAN_STEPS,
     MIN_LOG_SCALE,
-    OFFSET_STEPS,
     SKIP_BITS,
     WEIGHT_BITS,
     ChannelPredictor,

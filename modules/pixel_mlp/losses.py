@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from modules.pixel_mlp.nets import Mixture
 
-MIN_PROBABILITY = 1e-6
-"""About what the 16-bit probabilities of the entropy coder leave to a symbol that the mixture rules out."""
+TOTAL, NUM_SYMBOLS = 65536, 256
+"""The entropy coder gives each of 256 grey levels one part in 65536, and shares out the rest by the mixture."""
 
 
 def mixture_bits(mixture: Mixture, target: Tensor) -> Tensor:
@@ -24,4 +24,4 @@ def mixture_bits(mixture: Mixture, target: Tensor) -> Tensor:
     side = torch.where(x > mixture.means, -1.0, 1.0)
     mass = (torch.sigmoid(side * upper) - torch.sigmoid(side * lower)).abs()
     weights = functional.softmax(mixture.logits.float(), dim=1)
-    return -torch.log2((weights * mass).sum(1) + MIN_PROBABILITY)
+    return -torch.log2((weights * mass).sum(1) * (1 - NUM_SYMBOLS / TOTAL) + 1 / TOTAL)

@@ -52,9 +52,15 @@ def test_flat_and_drawn_pictures_are_stored_as_webp_would():
             buffer, "WEBP", lossless=True
         )
         assert len(container.tiles[0].payload) <= buffer.tell() + 1
-    torch.manual_seed(0)
-    untouched = Codec(PixelMLP(16))
-    assert untouched.compress(pixels(0, 64, 64)).tiles[0].payload[0] == codec_file.NETWORK
+
+
+def test_the_shorter_of_stream_and_webp_is_kept(monkeypatch):
+    codec, image = Codec(network()), pixels(0, 32, 32)
+    stream = codec_file.encode_tile(image, codec.predictors)
+    for size, kept in ((len(stream) - 1, codec_file.STORED), (len(stream), codec_file.NETWORK)):
+        monkeypatch.setattr(codec_file, "store", lambda pixels, rival, size=size: bytes(size))
+        payload = codec.encode(image)
+        assert payload[0] == kept and len(payload) == size + 1
 
 
 @pytest.mark.parametrize("threads", [1, 2])

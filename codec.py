@@ -1,56 +1,47 @@
 """Compress and decompress image files with trained networks.
 
     python codec.py compress photo.png folder/ --output out/        out/photo.l3c, out/.../*.l3c
+    python codec.py compress photo.png --output small.l3c           one input, one file; - is standard input or output
     python codec.py decompress out/ --output back/                  back/photo.png, ...
-    python codec.py info out/photo.l3c
+    python codec.py verify out/                                     decode everything, write nothing
+    python codec.py info out/
     python codec.py models
     python codec.py export --checkpoint best.ckpt --output weights/mine.pt
 
-A method takes part by having modules/<method>/codec.py with a class ``Codec(network, device=, precision=, coder=)``
-that has ``extension``, ``fingerprint``, ``compress(pixels, metadata)`` and ``decompress(container)``.
+A method takes part by having modules/<method>/codec.py with a class ``Codec(network, device=, precision=)`` that has
+``extension``, ``fingerprint``, ``compress(pixels, metadata)`` and ``decompress(container)``; its network is a
+``ConfiguredNetwork``.
 """
 
 import argparse
 import functools
 import importlib
-import multiprocessing
+import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages make fresh tensors several times cheaper
 
-import torch
+import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cli.file_jobs import STANDARD, Job, Names, Outcome, find_jobs, found_files, printable, read_whole
+from cli.job_pool import complain, console, run_jobs
 from modules.components.checkpoint_file import CheckpointError
-from modules.components.coding.container import MAGIC, CorruptFileError, pack, unpack
-from modules.components.coding.exact_image import SUFFIXES, read_exact, replace_with, write_png
+from modules.components.coding.container import MAGIC, Container, CorruptFileError, unpack
+from modules.components.coding.lossless import file_of
 from modules.components.coding.model_file import load_network, read_network_config, save_weights
+from modules.components.files.images import SUFFIXES, read_exact
+from modules.components.files.png import png_bytes
+from modules.components.files.whole_files import unfinished, write_whole
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 DEFAULT_MODEL = "l3c"
 USER_ERRORS = (ValueError, OSError, RuntimeError)
-
-console = Console(stderr=True, soft_wrap=True)
-
-
-class Job(NamedTuple):
-    source: Path
-    target: Path
-
-
-class Outcome(NamedTuple):
-    source: Path
-    bytes_in: int
-    bytes_out: int
-    subpixels: int
-    error: str = ""
 
 
 def load_codec(path: Path, **options: Any) -> Any:
@@ -87,8 +78,8 @@ def chosen_model(arguments: argparse.Namespace) -> Path:
 
 
 @functools.cache
-def codec_of(path: Path, device: str, precision: str, coder: str) -> Any:
-    return load_codec(path, device=device, precision=precision, coder=coder)
+def codec_of(path: Path, device: str, precision: str = "float32") -> Any:
+    return load_codec(path, device=device, precision=precision)
 
 
 @functools.cache
@@ -99,7 +90,7 @@ def codec_for_file(fingerprint: bytes, candidates: tuple[Path, ...], device: str
         CorruptFileError: if none of the candidates is the one.
     """
     for path in candidates:
-        codec = load_codec(path, device=device)
+        codec = codec_of(path, device)
         if codec.fingerprint == fingerprint:
             return codec
     names = ", ".join(path.stem for path in candidates) or "none"
@@ -109,150 +100,115 @@ def codec_for_file(fingerprint: bytes, candidates: tuple[Path, ...], device: str
     )
 
 
-def compress_file(job: Job, model: Path, device: str, precision: str, coder: str) -> Outcome:
-    codec = codec_of(model, device, precision, coder)
-    pixels, metadata = read_exact(job.source)
-    file = pack(codec.compress(pixels, metadata))
-    replace_with(job.target, lambda temporary: temporary.write_bytes(file))
-    return Outcome(job.source, job.source.stat().st_size, len(file), pixels.size)
+def deliver(target: Path, data: bytes) -> None:
+    if target == STANDARD:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    else:
+        write_whole(target, data)
+
+
+def compress_file(job: Job, model: Path, device: str, precision: str, verify: bool) -> Outcome:
+    codec = codec_of(model, device, precision)
+    source = io.BytesIO(read_whole(STANDARD)) if job.source == STANDARD else job.source
+    pixels, metadata, notes = read_exact(source)
+    file = file_of(codec, pixels, metadata, verify)
+    deliver(job.target, file)
+    bytes_in = source.stat().st_size if isinstance(source, Path) else source.getbuffer().nbytes
+    return Outcome(job.source, bytes_in, len(file), pixels.size, notes=notes)
+
+
+def decoded(file: bytes, candidates: tuple[Path, ...], device: str) -> tuple[np.ndarray, Container]:
+    container = unpack(file)
+    return codec_for_file(container.model, candidates, device).decompress(container), container
 
 
 def decompress_file(job: Job, candidates: tuple[Path, ...], device: str) -> Outcome:
-    file = job.source.read_bytes()
-    container = unpack(file)
-    pixels = codec_for_file(container.model, candidates, device).decompress(container)
-    write_png(job.target, pixels, container.metadata)
-    return Outcome(job.source, len(file), job.target.stat().st_size, pixels.size)
+    file = read_container(job.source)
+    pixels, container = decoded(file, candidates, device)
+    png = png_bytes(pixels, container.metadata)
+    deliver(job.target, png)
+    return Outcome(job.source, len(file), len(png), pixels.size)
 
 
-def guarded(work: Callable[..., Outcome], job: Job, *arguments: Any) -> Outcome:
-    """The outcome of one file; whatever is wrong with the file becomes one line."""
-    try:
-        return work(job, *arguments)
-    except (*USER_ERRORS, MemoryError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return Outcome(job.source, 0, 0, 0, reason)
+def verify_file(job: Job, candidates: tuple[Path, ...], device: str) -> Outcome:
+    file = read_container(job.source)
+    pixels, _ = decoded(file, candidates, device)
+    return Outcome(job.source, len(file), pixels.size, pixels.size)
+
+
+def is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
 
 
 def is_container(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+    try:
+        with path.open("rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return True  # the command names it, with the reason
 
 
-def find_jobs(
-    sources: Sequence[Path], output: Path, suffix: str, accepts: Callable[[Path], bool], force: bool
-) -> tuple[list[Job], list[Outcome]]:
-    """Jobs for every file named and every accepted file in a folder named, and the outcomes refused at once."""
-    jobs, refused, targets = [], [], set()
-    for source in sources:
-        if source.is_dir():
-            pairs = [(p, p.relative_to(source)) for p in sorted(source.rglob("*")) if p.is_file() and accepts(p)]
-            if not pairs:
-                refused.append(Outcome(source, 0, 0, 0, "no files for this command in the folder"))
-        else:
-            pairs = [(source, Path(source.name))]
-        for path, relative in pairs:
-            target = output / relative.with_suffix(suffix)
-            if not path.exists():
-                refused.append(Outcome(path, 0, 0, 0, "no such file"))
-            elif target in targets:
-                refused.append(Outcome(path, 0, 0, 0, f"another input already becomes {target}"))
-            elif target.exists() and not force:
-                refused.append(Outcome(path, 0, 0, 0, f"{target} exists; --force overwrites it"))
-            else:
-                targets.add(target)
-                jobs.append(Job(path, target))
-    return jobs, refused
+def read_container(path: Path) -> bytes:
+    """Bytes of a file of ours, which says so in its first bytes before the rest is read.
+
+    Raises:
+        CorruptFileError: if it is none.
+    """
+    if path != STANDARD and not is_container(path):
+        raise CorruptFileError("not a Parsimony file (it does not start with PSMY)")
+    return read_whole(path)
 
 
-def _start_worker(threads: int) -> None:
-    torch.set_num_threads(threads)
-
-
-def outcomes_of(work: Callable[..., Outcome], jobs: list[Job], arguments: tuple, workers: int) -> Iterable[Outcome]:
-    """Outcomes as they come, from this process or from ``workers`` processes that share the cores."""
-    if workers <= 1 or len(jobs) <= 1:
-        yield from (guarded(work, job, *arguments) for job in jobs)
-        return
-    threads = max(1, torch.get_num_threads() // workers)
-    context = multiprocessing.get_context("spawn")
-    pool: Executor
-    with ProcessPoolExecutor(workers, context, _start_worker, (threads,)) as pool:
-        futures: dict[Future[Outcome], Job] = {pool.submit(guarded, work, job, *arguments): job for job in jobs}
-        for future in as_completed(futures):
-            try:
-                yield future.result()
-            except Exception as error:  # a worker killed from outside, for memory say
-                yield Outcome(futures[future].source, 0, 0, 0, f"its worker process died: {error}")
-
-
-def run_jobs(
-    verb: str, work: Callable[..., Outcome], jobs: list[Job], refused: list[Outcome], arguments: tuple, workers: int
-) -> int:
-    """Do the work behind a progress bar, report, and return the exit code."""
-    done: list[Outcome] = []
-    failed = list(refused)
-    columns = (
-        TextColumn(verb),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[rate]}"),
-    )
-    with Progress(*columns, console=console, disable=len(jobs) < 2) as progress:
-        task = progress.add_task(verb, total=len(jobs), rate="")
-        for outcome in outcomes_of(work, jobs, arguments, workers):
-            (failed if outcome.error else done).append(outcome)
-            progress.update(task, advance=1, rate=_rate(done, verb))
-    for outcome in failed:
-        console.print(f"{outcome.source}: {outcome.error}", style="red", markup=False, highlight=False)
-    if done:
-        sizes = f"{sum(o.bytes_in for o in done):,} -> {sum(o.bytes_out for o in done):,} bytes"
-        print(f"{len(done)} {verb}ed, {sizes} {_rate(done, verb)}".rstrip())
-    return 1 if failed else 0
-
-
-def _rate(done: list[Outcome], verb: str) -> str:
-    if not done or verb != "compress":
-        return ""
-    return f"{sum(8 * o.bytes_out / o.subpixels for o in done) / len(done):.3f} bpsp"
+def candidate_models(arguments: argparse.Namespace) -> tuple[Path, ...]:
+    return (arguments.checkpoint,) if arguments.checkpoint else tuple(shipped_models().values())
 
 
 def compress(arguments: argparse.Namespace) -> int:
-    model = chosen_model(arguments)
-    options = (model, arguments.device, arguments.precision, arguments.coder)
-    extension = codec_of(*options).extension
-    accepts = lambda path: path.suffix.lower() in SUFFIXES  # noqa: E731
-    jobs, refused = find_jobs(arguments.files, arguments.output, extension, accepts, arguments.force)
-    return run_jobs("compress", compress_file, jobs, refused, options, arguments.workers)
+    options = (chosen_model(arguments), arguments.device, arguments.precision)
+    names = Names(codec_of(*options).extension, SUFFIXES)
+    jobs, refused = find_jobs(arguments.files, arguments.output, names, is_image, arguments.force)
+    work = (*options, not arguments.no_verify)
+    return run_jobs("compress", compress_file, jobs, refused, work, arguments.workers, arguments.output == STANDARD)
 
 
 def decompress(arguments: argparse.Namespace) -> int:
-    candidates = (arguments.checkpoint,) if arguments.checkpoint else tuple(shipped_models().values())
-    jobs, refused = find_jobs(arguments.files, arguments.output, ".png", is_container, arguments.force)
-    return run_jobs("decompress", decompress_file, jobs, refused, (candidates, arguments.device), arguments.workers)
+    candidates = candidate_models(arguments)
+    names = Names(".png", {codec_of(path, arguments.device).extension for path in candidates})
+    jobs, refused = find_jobs(arguments.files, arguments.output, names, is_container, arguments.force)
+    work = (candidates, arguments.device)
+    return run_jobs("decompress", decompress_file, jobs, refused, work, arguments.workers, arguments.output == STANDARD)
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    pairs, refused = found_files(arguments.files, is_container)
+    jobs = [Job(path, path) for path, _ in pairs]
+    work = (candidate_models(arguments), arguments.device)
+    return run_jobs("verify", verify_file, jobs, refused, work, arguments.workers, quiet=False)
 
 
 def info(arguments: argparse.Namespace) -> int:
     """Print what a file's header says, after all its checks."""
-    code = 0
-    for path in arguments.files:
+    pairs, refused = found_files(arguments.files, is_container)
+    for path, _ in pairs:
         try:
-            file = path.read_bytes()
+            file = read_container(path)
             c = unpack(file)
         except USER_ERRORS as error:
-            console.print(f"{path}: {error}", style="red", markup=False, highlight=False)
-            code = 1
+            refused.append(Outcome(path, error=str(error)))
             continue
         subpixels = c.width * c.height * (1 if c.mode == "L" else 3)
         kept = ", ".join(f"{name} ({len(data)} bytes)" for name, data in c.metadata.items()) or "none"
-        print(
+        lines = (
             f"{path}: {c.method}, {c.width} x {c.height} {c.mode}, {len(file):,} bytes, "
-            f"{8 * len(file) / subpixels:.3f} bpsp\n"
-            f"  model {c.model.hex()}, {c.precision}, {c.threads or 'no'} CPU threads, coder {c.coder}, "
-            f"{len(c.tiles)} tiles\n  metadata: {kept}"
+            f"{8 * len(file) / subpixels:.3f} bpsp",
+            f"model {c.model.hex()}, {c.precision}, {c.threads or 'no'} CPU threads, {len(c.tiles)} tiles",
+            f"metadata: {kept}",
         )
-    return code
+        print("\n  ".join(map(printable, lines)))
+    for outcome in refused:
+        complain(f"{outcome.source}: {outcome.error}")
+    return 1 if refused else 0
 
 
 def models(arguments: argparse.Namespace) -> int:
@@ -274,10 +230,17 @@ def export(arguments: argparse.Namespace) -> int:
     config, state = read_network_config(arguments.checkpoint)
     if arguments.output.exists() and not arguments.force:
         raise FileExistsError(f"{arguments.output} exists; --force overwrites it")
-    replace_with(arguments.output, lambda temporary: save_weights(temporary, config, state, not arguments.full))
+    with unfinished(arguments.output) as temporary:
+        save_weights(temporary, config, state, not arguments.full)
     fingerprint = load_codec(arguments.output).fingerprint.hex()
     print(f"{arguments.output}: {arguments.output.stat().st_size:,} bytes, model {fingerprint}")
     return 0
+
+
+def positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -289,12 +252,16 @@ def build_parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    def batch_options(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("files", nargs="+", type=Path, help="files and folders")
-        sub.add_argument("--output", type=Path, required=True, help="folder for the results")
+    def model_options(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("files", nargs="+", type=Path, help="files and folders; - is standard input")
         sub.add_argument("--checkpoint", type=Path, help="a Lightning checkpoint or exported weights")
         sub.add_argument("--device", default="cpu", help="where the network runs, e.g. cuda (default: %(default)s)")
-        sub.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
+        sub.add_argument("--workers", type=positive, default=1, help="processes (default: %(default)s)")
+
+    def batch_options(sub: argparse.ArgumentParser) -> None:
+        model_options(sub)
+        target = "folder for the results; for one input also a file, or - for standard output"
+        sub.add_argument("--output", type=Path, required=True, help=target)
         sub.add_argument("--force", action="store_true", help="overwrite existing results")
 
     sub = command("compress", compress, "images to compressed files; each is decoded again before it is written")
@@ -302,10 +269,10 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", help=f"shipped weights by name (default: {DEFAULT_MODEL}); see the command models")
     precision = "of the network; float64 is slower and lets files decode on other machines (default: %(default)s)"
     sub.add_argument("--precision", choices=("float32", "float64"), default="float32", help=precision)
-    coder = "entropy coder (default: %(default)s)"
-    sub.add_argument("--coder", choices=("rans", "torchac"), default="rans", help=coder)
+    sub.add_argument("--no-verify", action="store_true", help="write without decoding first: faster, on trust")
     batch_options(command("decompress", decompress, "compressed files to PNG"))
-    command("info", info, "what a compressed file says of itself").add_argument("files", nargs="+", type=Path)
+    model_options(command("verify", verify, "decode compressed files and write nothing"))
+    command("info", info, "what compressed files say of themselves").add_argument("files", nargs="+", type=Path)
     command("models", models, "list the shipped weights")
     sub = command("export", export, "weights for sharing from a Lightning checkpoint")
     sub.add_argument("--checkpoint", type=Path, required=True)
@@ -321,7 +288,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         return arguments.run(arguments)
     except USER_ERRORS as error:
-        console.print(f"codec.py: {' '.join(str(error).split())}", style="red", markup=False, highlight=False)
+        complain(f"codec.py: {error}")
         return 2
     except KeyboardInterrupt:
         return 130

@@ -21,10 +21,10 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from torchac_tables import decode_tables, encode_tables
 
 from datamodules.images.dead_leaves import dead_leaves
 from modules.components.coding.rans import encode_intervals
-from modules.components.coding.torchac_backend import decode_tables, encode_tables
 from modules.l3c import integer_mixture
 from modules.l3c.codec import Codec, reproducible_arithmetic
 from modules.l3c.integer_mixture import Grid, decode_mixture

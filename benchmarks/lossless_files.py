@@ -19,11 +19,10 @@ from rich.progress import track
 from rich.table import Table
 
 from codec import DEFAULT_MODEL, load_codec, shipped_models
-from modules.components.coding.container import pack, unpack
-from modules.components.coding.exact_image import SUFFIXES, read_exact
-from modules.l3c.codec import Codec
-from modules.l3c.losses import image_bits
-from modules.l3c.sampling import pad_to_multiple
+from modules.components.coding.container import unpack
+from modules.components.coding.lossless import file_of
+from modules.components.files.images import SUFFIXES, read_exact
+from modules.l3c.codec import Codec, estimated_bits
 
 
 def pillow_size(pixels: np.ndarray, name: str, **options: object) -> int:
@@ -53,10 +52,8 @@ def engineered(pixels: np.ndarray, quick: bool) -> dict[str, int]:
 @torch.inference_mode()
 def estimate(codec: Codec, pixels: np.ndarray) -> float:
     """Bits by the likelihood in float32, as the training objective counts them."""
-    network = codec.network.float()
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    output = network(pad_to_multiple(x, network.multiple).contiguous(memory_format=torch.channels_last))
-    return image_bits(output, network.alphabets, network.num_mixtures, x.shape[-2:]).sum().item()
+    return estimated_bits(codec.network.float(), x, codec.max_tile).sum().item()
 
 
 def main() -> None:
@@ -73,9 +70,9 @@ def main() -> None:
     rows: dict[str, dict[str, float]] = {}
     encode_s = decode_s = 0.0
     for path in track(paths[:2] if arguments.quick else paths, "coding", console=Console(stderr=True)):
-        pixels, _ = read_exact(path)
+        pixels = read_exact(path).pixels
         start = time.perf_counter()
-        file = pack(codec.compress(pixels))
+        file = file_of(codec, pixels)
         middle = time.perf_counter()
         decoded = codec.decompress(unpack(file))
         decode_s += time.perf_counter() - middle

@@ -3,6 +3,7 @@
 import io
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 import codec
 from modules.components.checkpoint_file import CheckpointError
+from modules.components.coding.container import digest, pack, unpack
 from modules.components.coding.model_file import load_network, save_weights
 from modules.l3c.nets import L3CNet
 
@@ -42,7 +44,8 @@ def test_folders_and_files_come_back_with_profile_and_exif(weights, capsys):
     call = ["--checkpoint", weights]
     assert codec.main(["compress", "in", "c.bmp", "--output", "out", *call]) == 0
     assert sorted(str(p) for p in Path("out").rglob("*.l3c")) == ["out/a.l3c", "out/c.l3c", "out/deep/b.l3c"]
-    assert "3 compressed" in capsys.readouterr().out
+    summary = capsys.readouterr().out
+    assert "3 compressed" in summary and " s, " in summary and "MB/s" in summary
     assert codec.main(["info", "out/a.l3c"]) == 0
     assert "14 x 9 RGB" in capsys.readouterr().out
     assert codec.main(["decompress", "out", "--output", "back", *call, "--workers", "2"]) == 0
@@ -55,7 +58,7 @@ def test_folders_and_files_come_back_with_profile_and_exif(weights, capsys):
 
 def test_nothing_is_overwritten_without_force_and_nothing_is_left_behind(weights, capsys):
     save("a.png", pixels(0, 8, 8, 3))
-    save("a.bmp", pixels(1, 8, 8, 3))
+    save("deep/a.png", pixels(1, 8, 8, 3))
     call = ["compress", "a.png", "--output", "out", "--checkpoint", weights]
     assert codec.main(call) == 0
     first = Path("out/a.l3c").read_bytes()
@@ -63,7 +66,7 @@ def test_nothing_is_overwritten_without_force_and_nothing_is_left_behind(weights
     assert "--force" in capsys.readouterr().err
     assert codec.main([*call, "--force"]) == 0
     assert Path("out/a.l3c").read_bytes() == first
-    assert codec.main(["compress", "a.png", "a.bmp", "--output", "both", "--checkpoint", weights]) == 1
+    assert codec.main(["compress", "a.png", "deep/a.png", "--output", "both", "--checkpoint", weights]) == 1
     assert "another input already becomes" in capsys.readouterr().err
     assert [p.name for p in Path("out").iterdir()] == ["a.l3c"]
 
@@ -87,22 +90,22 @@ def bad_files() -> dict[str, tuple[bytes, str]]:
         return buffer.getvalue()
 
     rgb = Image.fromarray(pixels(0, 30, 30, 3))
+    glass = rgb.convert("RGBA")
+    glass.putpixel((3, 3), (1, 2, 3, 254))
     animation = [Image.new("RGB", (8, 8), c) for c in ("red", "blue")]
     return {
-        "alpha.png": (encoded(rgb.convert("RGBA"), "PNG"), "alpha"),
-        "palette.png": (encoded(rgb.convert("P"), "PNG"), "mode P"),
+        "alpha.png": (encoded(glass, "PNG"), "alpha"),
         "bits.png": (encoded(rgb.convert("1"), "PNG"), "mode 1"),
         "deep_gray.png": (encoded(Image.fromarray(np.zeros((4, 4), np.uint16)), "PNG"), "mode I"),
         "deep_rgb.png": (sixteen_bit_rgb_png(), "16 bits"),
-        "two_bits.png": (encoded(rgb.convert("L").quantize(4), "PNG", bits=2), "mode P"),
-        "transparent.png": (encoded(rgb, "PNG", transparency=(0, 0, 0)), "transparen"),
+        "transparent.png": (encoded(rgb, "PNG", transparency=rgb.getpixel((5, 5))), "transparen"),
         "print.jpg": (encoded(rgb.convert("CMYK"), "JPEG"), "CMYK"),
         "moving.webp": (encoded(animation[0], "WEBP", save_all=True, append_images=animation[1:]), "2 frames"),
-        "deep.ppm": (b"P6\n2 2\n1023\n" + bytes(24), "10 bits"),
+        "deep.ppm": (b"P6\n2 2\n1023\n" + bytes(24), "values up to 1023"),
         "cut.png": (encoded(rgb, "PNG")[:-60], ""),
         "cut.jpg": (encoded(rgb, "JPEG")[:200], ""),
-        "text.png": (b"hello", "identify"),
-        "empty.png": (b"", "identify"),
+        "text.png": (b"hello", "none of the known formats"),
+        "empty.png": (b"", "none of the known formats"),
     }
 
 
@@ -134,11 +137,107 @@ def test_a_foreign_or_damaged_file_is_one_line(weights, capsys):
     assert not Path("back").exists()
 
 
+def test_alpha_palettes_and_chunks_come_back_as_said(weights, capsys):
+    save("in/opaque.png", np.dstack([pixels(0, 6, 5, 3), np.full((6, 5), 255, np.uint8)]), dpi=(300, 300))
+    Image.fromarray(pixels(1, 6, 5, 3)).quantize(4).save("in/palette.png")
+    assert codec.main(["compress", "in", "--output", "out", "--checkpoint", weights]) == 0
+    errors = capsys.readouterr().err
+    assert "in/opaque.png: its alpha, opaque everywhere, is dropped" in errors
+    assert "in/palette.png: its palette is looked up: RGB" in errors
+    assert codec.main(["decompress", "out", "--output", "back", "--checkpoint", weights]) == 0
+    with Image.open("in/opaque.png") as original, Image.open("back/opaque.png") as back:
+        assert np.array_equal(np.array(back), np.array(original)[..., :3])
+        assert back.info["dpi"] == original.info["dpi"]
+    with Image.open("in/palette.png") as original, Image.open("back/palette.png") as back:
+        assert np.array_equal(np.array(back), np.array(original.convert("RGB")))
+
+
+def test_standard_input_and_output(weights, capsysbinary, monkeypatch):
+    save("a.png", pixels(0, 7, 9, 3))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(Path("a.png").read_bytes())))
+    assert codec.main(["compress", "-", "--output", "-", "--checkpoint", weights]) == 0
+    output, errors = capsysbinary.readouterr()
+    assert output[:4] == b"PSMY" and b"1 compressed" in errors
+    for command in ("verify", "info"):
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(output)))
+        assert codec.main([command, "-", *(["--checkpoint", weights] if command == "verify" else [])]) == 0
+        assert b"9 x 7 RGB" in capsysbinary.readouterr().out or command == "verify"
+    Path("x.l3c").write_bytes(output)
+    assert codec.main(["decompress", "x.l3c", "--output", "-", "--checkpoint", weights]) == 0
+    png = capsysbinary.readouterr().out
+    assert np.array_equal(np.array(Image.open(io.BytesIO(png))), pixels(0, 7, 9, 3))
+
+
+def test_one_input_one_named_file(weights):
+    save("a.png", pixels(0, 7, 9, 3))
+    assert codec.main(["compress", "a.png", "--output", "x.l3c", "--checkpoint", weights]) == 0
+    assert codec.main(["decompress", "x.l3c", "--output", "y.png", "--checkpoint", weights]) == 0
+    assert np.array_equal(np.array(Image.open("y.png")), pixels(0, 7, 9, 3))
+
+
+def test_verify_decodes_and_writes_nothing(weights, capsys):
+    save("in/a.png", pixels(0, 7, 9, 3))
+    save("in/b.png", pixels(1, 7, 9, 3))
+    call = ["--checkpoint", weights]
+    codec.main(["compress", "in", "--output", "out", *call])
+    before = sorted(Path().rglob("*"))
+    assert codec.main(["verify", "out", *call]) == 0
+    assert "2 verified" in capsys.readouterr().out
+    file = bytearray(Path("out/a.l3c").read_bytes())
+    start = file.index(digest(pixels(0, 7, 9, 3).tobytes()))
+    file[start] ^= 1
+    file[-8:] = digest(bytes(file[:-8]))
+    Path("out/a.l3c").write_bytes(file)
+    Path("notes.txt").write_text("nothing of ours")
+    assert codec.main(["verify", "out", "notes.txt", *call]) == 1
+    output = capsys.readouterr()
+    assert "1 verified" in output.out
+    assert "out/a.l3c: the file is intact but does not decode here" in output.err
+    assert "notes.txt: not a Parsimony file" in output.err
+    assert sorted(Path().rglob("*")) == sorted([*before, Path("notes.txt")])
+
+
+def test_compress_verifies_unless_told_not_to(weights, capsys, monkeypatch):
+    save("a.png", pixels(0, 7, 9, 3))
+    call = ["compress", "a.png", "--output", "out", "--checkpoint", weights]
+    with monkeypatch.context() as patch:
+        patch.setattr("modules.l3c.codec.Codec.decompress", lambda self, container: np.zeros((7, 9, 3), np.uint8))
+        assert codec.main(call) == 1
+        assert "did not decode to the same pixels" in capsys.readouterr().err and not Path("out").exists()
+        assert codec.main([*call, "--no-verify"]) == 0
+    assert codec.main(["verify", "out", "--checkpoint", weights]) == 0
+
+
+def test_info_of_folders_escapes_what_a_terminal_would_obey(weights, capsys):
+    save("in/a\x1b[31m.png", pixels(0, 7, 9, 3))
+    assert codec.main(["compress", "in", "--output", "out", "--checkpoint", weights]) == 0
+    path = next(Path("out").iterdir())
+    container = unpack(path.read_bytes())
+    path.write_bytes(pack(container._replace(metadata={"\x1b]0;title\x07": b"x"})))
+    Path("out/note.txt").write_text("not ours")
+    capsys.readouterr()
+    assert codec.main(["info", "out"]) == 0
+    output = capsys.readouterr().out
+    assert (
+        "\x1b" not in output and "\\x1b[31m.l3c: l3c, 9 x 7 RGB" in output and "\\x1b]0;title\\x07 (1 bytes)" in output
+    )
+    assert codec.main(["decompress", "out", "--output", "in", "--checkpoint", weights]) == 1
+    assert "\x1b[31m" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("workers", ["0", "-2", "two"])
+def test_workers_are_counted_from_one(workers, capsys):
+    with pytest.raises(SystemExit) as error:
+        codec.main(["verify", "x", "--workers", workers])
+    assert error.value.code == 2 and "--workers" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["compress", "a.png", "--output", "out", "--model", "nothing"], "no model 'nothing'"),
         (["compress", "a.png", "--output", "out", "--checkpoint", "nowhere.pt"], "nowhere.pt"),
+        (["compress", "a.png", "b.png", "--output", "x.l3c"], "one file, for one input"),
         (["export", "--checkpoint", "nowhere.ckpt", "--output", "x.pt"], "nowhere.ckpt"),
     ],
 )

@@ -9,8 +9,9 @@ it depends neither on the batch nor on the process nor on what was drawn before.
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
+
+from modules.components.kernels import kernel
 
 # splitmix64 (Steele, Lea, Flood 2014): the step of its counter and the constants of its mixing.
 STEP = np.uint64(0x9E3779B97F4A7C15)
@@ -69,7 +70,7 @@ def reflect(position: Tensor, size: int) -> Tensor:
     return size - 1 - (size - 1 - position.abs()).abs()
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _flip_crop_into(images, index, codes, padding, crops):
     """``flip_crop`` for the CPU, written to ``crops``; several times faster than the gather is there."""
     height, width = images.shape[1:3]

@@ -105,7 +105,7 @@ def open_cache(folder: Path, cache: Path, size: int, quiet: bool = False) -> Pac
     Args:
         folder: holds a folder of PNG, JPEG or WebP files for each class.
         cache: a folder for the packed files, made if needed.
-        size: S; images of another width or height are left out, and so is what ``image_reading.decode`` refuses.
+        size: S; images of another width or height are left out, and so is what ``reading.decode`` refuses.
         quiet: no progress bar.
 
     Raises:

@@ -1,11 +1,8 @@
 """Finding and decoding photographs: which files count, and which are skipped and why. No torch in here.
 
-Read are PNG, JPEG and WebP with 8 bits per channel and mode RGB. Skipped, counted and named by rule:
-
-- ``unreadable``: truncated, damaged, or not an image despite its name;
-- ``not 8-bit RGB``: grayscale, CMYK, palette, alpha, 16 bit (evaluation may take 8-bit grayscale, see ``decode``);
-- ``over 200 megapixels``: refused on the header's word, before any pixel is allocated;
-- ``smaller than the crop``: a side below ``min_side``.
+What an 8-bit image is says modules/components/files/images.py. Of those, training takes PNG, JPEG and WebP of mode
+RGB without transparency; the others are skipped, counted and named by the rules there (evaluation may take 8-bit
+grayscale, see ``decode``) and by one more: ``smaller than the crop``, a side below ``min_side``.
 """
 
 import csv
@@ -19,25 +16,25 @@ import numpy as np
 from PIL import Image
 
 from datamodules.loading.reporting import track
+from modules.components.files.images import (
+    NOT_RGB,
+    UNREADABLE,
+    ImageError,
+    decoder_errors,
+    has_transparency,
+    open_image,
+)
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
-MAX_PIXELS = 200_000_000
-
-UNREADABLE = "unreadable"
-NOT_RGB = "not 8-bit RGB"
-TOO_LARGE = "over 200 megapixels"
 TOO_SMALL = "smaller than the crop"
-
-# Pillow warns above this and only refuses at twice its value; the refusal at MAX_PIXELS is open_photo's.
-Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class SkippedImageError(Exception):
-    """A file that a rule leaves out; ``reason`` is one of the rules above."""
+    """A file that a rule leaves out; ``reason`` is one of the rules."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -58,29 +55,18 @@ def open_photo(path: Path, gray_to_rgb: bool = False) -> Image.Image:
     """Open lazily: the header is read and judged, no pixel is decoded. The caller closes it.
 
     Raises:
-        SkippedImageError: by the rules at the top of this file.
+        SkippedImageError: by the rules that the top of this file names.
     """
     try:
-        image = Image.open(path, formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise SkippedImageError(TOO_LARGE) from error
-    except Exception as error:  # Pillow's parsers raise nearly anything on damaged bytes
+        image = open_image(path, FORMATS)
+    except ImageError as error:
+        raise SkippedImageError(error.reason) from error
+    except OSError as error:
         raise SkippedImageError(UNREADABLE) from error
-    modes = ("RGB", "L") if gray_to_rgb else ("RGB",)
-    reason = None
-    if image.width * image.height > MAX_PIXELS:
-        reason = TOO_LARGE
-    elif image.mode not in modes or has_16_bits(image):
-        reason = NOT_RGB
-    if reason is not None:
+    if image.mode not in (("RGB", "L") if gray_to_rgb else ("RGB",)) or has_transparency(image):
         image.close()
-        raise SkippedImageError(reason)
+        raise SkippedImageError(NOT_RGB)
     return image
-
-
-def has_16_bits(image: Image.Image) -> bool:
-    """Pillow presents a 16-bit RGB PNG as mode RGB; only the raw mode of its data tells."""
-    return image.format == "PNG" and any("16" in str(tile[3]) for tile in getattr(image, "tile", []))
 
 
 def decode(path: Path, gray_to_rgb: bool = False) -> np.ndarray:
@@ -91,13 +77,14 @@ def decode(path: Path, gray_to_rgb: bool = False) -> np.ndarray:
         gray_to_rgb: also take 8-bit grayscale, replicated to three channels.
 
     Raises:
-        SkippedImageError: by the rules at the top of this file.
+        SkippedImageError: by the rules that the top of this file names.
     """
     with open_photo(path, gray_to_rgb) as image:
         try:
-            return np.array(image.convert("RGB"))
-        except Exception as error:  # as above: truncated data, bad checksums, impossible sizes
-            raise SkippedImageError(UNREADABLE) from error
+            with decoder_errors():
+                return np.array(image.convert("RGB"))
+        except ImageError as error:
+            raise SkippedImageError(error.reason) from error
 
 
 def find_photos(folder: Path) -> list[Path]:

@@ -12,7 +12,8 @@ Letters: n atoms, d dimension, B right-hand sides, k active atoms, S = min(d, n)
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numba import njit
+
+from modules.components.kernels import kernel
 
 TOGETHER, ALIKE = 8, 0.5
 """Atoms that may enter at once, if their descent is at least this share of the steepest one's."""
@@ -21,7 +22,7 @@ DEPENDENT = 1e-11
 MATHS = {"reassoc", "contract", "nsz"}
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def dot(a, b, size):
     total = 0.0
     for i in range(size):
@@ -29,14 +30,14 @@ def dot(a, b, size):
     return total
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _forward(factor, right, size, out):
     """factor out = right."""
     for i in range(size):
         out[i] = (right[i] - dot(factor[i], out, i)) / factor[i, i]
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def backward(factor, right, size, out):
     """factor^T out = right."""
     out[:size] = right[:size]
@@ -47,7 +48,7 @@ def backward(factor, right, size, out):
             out[j] -= value * factor[i, j]
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _add(gram, target, atoms, size, factor, half, cross, atom):
     """Extend the factor and the forward solution ``half`` by one atom; False if the active ones span it."""
     for i in range(size):
@@ -63,7 +64,7 @@ def _add(gram, target, atoms, size, factor, half, cross, atom):
     return True
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _drop(atoms, values, size, factor, half, place):
     """Remove the atom at ``place``: the rows below move up, and rotations of two columns make them triangular."""
     for i in range(place, size - 1):
@@ -80,7 +81,7 @@ def _drop(atoms, values, size, factor, half, place):
         half[i], half[i + 1] = cosine * a + sine * b, cosine * b - sine * a
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _walk(atoms, values, size, factor, half, goal):
     """Go to least squares on the active atoms; what would become negative on the way leaves. The new size."""
     while size > 0:
@@ -100,7 +101,7 @@ def _walk(atoms, values, size, factor, half, goal):
     return size
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _descend(gram, target, atoms, values, size, descent):
     """descent = target - gram c, two rows of the Gram matrix at a time."""
     descent[:] = target
@@ -114,7 +115,7 @@ def _descend(gram, target, atoms, values, size, descent):
             descent[j] -= a * last[j]
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _refine(columns, y, atoms, values, size, factor, rest, cross, goal):
     """Two corrections of the values by the residual y - A c; columns [n, d] are the atoms."""
     for _ in range(2):
@@ -132,7 +133,7 @@ def _refine(columns, y, atoms, values, size, factor, rest, cross, goal):
             values[i] += goal[i]
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _solve_rows(columns, gram, right, targets, floors, together, most, out, rounds):
     """Fill out [B, n] and the numbers of rounds [B]."""
     number, dim = columns.shape
@@ -167,7 +168,7 @@ def _solve_rows(columns, gram, right, targets, floors, together, most, out, roun
             out[b, atoms[i]] = max(values[i], 0.0)
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _steepest(descent, floor, is_shut, picks):
     """The steepest atoms above the floor, at most len(picks), and how many of them are about as steep as the first."""
     count = 0

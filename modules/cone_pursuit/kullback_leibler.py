@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from modules.components.kernels import kernel
 from modules.cone_pursuit.active_set import MATHS
 from modules.cone_pursuit.factors import against_others, product, total
 
@@ -55,7 +55,7 @@ def best_rank_one(target: Tensor) -> list[Tensor]:
     return [sides[0], *(side / torch.where(whole > 0, whole, 1.0) for side in sides[1:])]
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _newton(y, x, row, weight, value):
     """The new value of the variable that multiplies ``row`` in x, and x with it.
 
@@ -78,7 +78,7 @@ def _newton(y, x, row, weight, value):
     return value
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _violation(y, x, row, weight, value):
     """|derivative of D| of a positive variable, what is negative of it for a zero; as a share of the row's sum."""
     slope = weight
@@ -87,7 +87,7 @@ def _violation(y, x, row, weight, value):
     return (abs(slope) if value > 0 else max(-slope, 0.0)) / weight
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _descend(y, w, h, sweeps, tolerance):
     """Change w [N, K] in place; a row is done when no variable violates optimality by more than ``tolerance``."""
     number, dim = h.shape

@@ -14,8 +14,8 @@ The state of one right-hand side y: atoms and values [S], the active ones and th
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numba import njit
 
+from modules.components.kernels import kernel
 from modules.cone_pursuit.active_set import MATHS, backward, dot
 
 SPANNED = 1e-13
@@ -24,7 +24,7 @@ NOISE = 16 * np.finfo(np.float64).eps
 """Round-off in the inner product of a unit vector and a difference of vectors whose norms add up to 1."""
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _enter(columns, y, atom, size, state):
     """Append an atom of value 0; False if the active ones span it."""
     atoms, values, basis, factor, half = state
@@ -46,14 +46,14 @@ def _enter(columns, y, atom, size, state):
     return True
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _turn(first, second, cosine, sine, size):
     for i in range(size):
         a, b = first[i], second[i]
         first[i], second[i] = cosine * a + sine * b, cosine * b - sine * a
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _leave(place, size, state):
     """Remove the atom at ``place``: the later ones move up, and rotations of two directions restore the triangle."""
     atoms, values, basis, factor, half = state
@@ -68,7 +68,7 @@ def _leave(place, size, state):
         _turn(basis[i], basis[i + 1], cosine, sine, basis.shape[1])
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _walk(size, state, goal):
     """Go to least squares on the active atoms; what would become negative on the way leaves. The new size."""
     values, factor, half = state[1], state[3], state[4]
@@ -90,7 +90,7 @@ def _walk(size, state, goal):
     return size
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _subtract(y, size, state, rest):
     """Fill rest = y - x [d], from the basis: the sum of the atoms would lose the digits that large values cancel."""
     basis, half = state[2], state[4]
@@ -101,7 +101,7 @@ def _subtract(y, size, state, rest):
     return np.sqrt(dot(rest, rest, len(rest)))
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _steepest(columns, norms, rest, floor, is_shut, state, size):
     """The open atom at the smallest angle to ``rest``; -1 if none has <rest, a> above floor |a|."""
     best, found = floor, -1
@@ -113,7 +113,7 @@ def _steepest(columns, norms, rest, floor, is_shut, state, size):
     return found
 
 
-@njit(nogil=True, cache=True, fastmath=MATHS)
+@kernel(fastmath=MATHS)
 def _descend(columns, norms, y, tolerance, most, size, state):
     """Let atoms enter, at most ``most`` times; the new size, and how many did or were refused."""
     rest, goal, is_shut = np.zeros(len(y)), np.zeros(len(state[0])), np.zeros(len(columns), np.bool_)
@@ -136,7 +136,7 @@ def _descend(columns, norms, y, tolerance, most, size, state):
     return size, rounds
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _solve_row(columns, norms, y, tolerance, most, code):
     """Rewrite the code [n] of y, from the atoms where it is positive; the number of rounds.
 

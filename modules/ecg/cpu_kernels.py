@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
+
+from modules.components.kernels import kernel
 
 LANES = 96
 """Frames that are transformed side by side: loops over them are what the compiler vectorises."""
@@ -37,7 +38,7 @@ def over_rows(kernel: Callable[..., Any], rows: int, *arguments: Any) -> None:
         list(pool.map(lambda begin, end: kernel(begin, end, *arguments), edges[:-1], edges[1:]))
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _augment(begin, end, signal, starts, width, last, step, stretched, out):
     """Rows begin to end: zero the bursts, then interpolate at column * step; ``last`` is a record's last sample."""
     samples, columns = signal.shape[1], out.shape[1]
@@ -59,7 +60,7 @@ def _augment(begin, end, signal, starts, width, last, step, stretched, out):
         out[row, stretched[row] :] = 0
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _load(samples, first, lanes, window, pieces, total, re, im):
     """Frames from ``first`` on without their mean, tapered: their even samples to re [W/2, LANES], the odd to im.
 
@@ -82,7 +83,7 @@ def _load(samples, first, lanes, window, pieces, total, re, im):
             im[n, lane] = (pieces[row + 1, lane + shift] - total[lane]) * window[2 * n + 1]
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _radix_4(re, im, re_out, im_out, roots, size):
     """The stage of a self-sorting FFT (Stockham's) that leaves transforms of ``size / 4``, over the rows."""
     quarter, stride = size // 4, len(re) // size
@@ -107,7 +108,7 @@ def _radix_4(re, im, re_out, im_out, roots, size):
                 re_out[h, lane], im_out[h, lane] = x * w3.real - y * w3.imag, x * w3.imag + y * w3.real
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _last_radix_2(values, out):
     """The last stage, of either part: sums and differences."""
     half = len(values) // 2
@@ -117,7 +118,7 @@ def _last_radix_2(values, out):
             out[q + half, lane] = values[q, lane] - values[q + half, lane]
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _power(re, im, roots, factor, power):
     """Density [F, LANES] from the transform of even samples + i odd samples: X[k] and X[W/2 - k] are E +- u."""
     half = len(re)
@@ -132,7 +133,7 @@ def _power(re, im, roots, factor, power):
             power[other, lane] = ((e_re - u_re) ** 2 + (e_im - u_im) ** 2) * (factor[other] / 4)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _densities(begin, end, signal, window, factor, roots, out):
     """Rows begin to end of the density [N, L, F], with 1 in place of 0."""
     half, frames = len(window) // 2, out.shape[1]

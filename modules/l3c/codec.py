@@ -7,7 +7,8 @@
 ``_predict`` is the only place where parameters are made, for both directions, from the same integer symbols in the
 same shapes: batch 1, one tile, a given precision and number of threads, which the file records. Floating-point
 convolutions are only then reproducible; where they are not (another machine or build, another accelerator), the
-checksum of the pixels turns a wrong image into an error. ``compress`` decodes what it wrote before it returns.
+checksum of the pixels turns a wrong image into an error. Who writes a file decodes its bytes first
+(``components/coding/lossless.py``).
 """
 
 import contextlib
@@ -19,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from modules.components.coding.container import Container, CorruptFileError, Tile, digest
+from modules.components.coding.container import Container, CorruptFileError, DecodeMismatchError, Tile, digest
 from modules.components.coding.model_file import fingerprint
 from modules.components.coding.rans import CorruptStreamError, decode_uniform, encode_uniform
 from modules.l3c.integer_mixture import Grid, decode_mixture, encode_mixture
+from modules.l3c.losses import image_bits
 from modules.l3c.nets import Pyramid
-from modules.l3c.table_coder import decode_mixture_tables, encode_mixture_tables
+from modules.l3c.sampling import pad_to_multiple
 
 MAX_TILE = 768
 """Longest side of a tile by default: a Kodak image is one tile, the full-size network stays below 2 GiB."""
@@ -33,15 +35,6 @@ LARGEST_TILE = 1024
 """Longest side that a decoder accepts: a file's word must not decide how much memory the network takes."""
 
 MAX_THREADS = 256
-
-_CODERS = {
-    "rans": (encode_mixture, decode_mixture),
-    "torchac": (encode_mixture_tables, decode_mixture_tables),
-}
-
-
-class DecodeMismatchError(ValueError):
-    """The file is intact, but this machine's network outputs differ from those of the machine that wrote it."""
 
 
 class Box(NamedTuple):
@@ -60,6 +53,19 @@ def tile_boxes(width: int, height: int, longest: int, multiple: int) -> list[Box
         return [(start, min(side, length - start)) for start in range(0, length, side)]
 
     return [Box(x, y, w, h) for y, h in cuts(height) for x, w in cuts(width)]
+
+
+def estimated_bits(network: Pyramid, image: Tensor, max_tile: int = MAX_TILE) -> Tensor:
+    """Bits [S + 1] of an image [1, 3, H, W] by the likelihood, in the tiles of a file and thus in bounded memory.
+
+    Padding counts in the latents but not in the pixels.
+    """
+    bits = []
+    for box in tile_boxes(image.shape[-1], image.shape[-2], max_tile, network.multiple):
+        tile = image[..., box.top : box.top + box.height, box.left : box.left + box.width]
+        output = network(pad_to_multiple(tile, network.multiple).contiguous(memory_format=torch.channels_last))
+        bits.append(image_bits(output, network.alphabets, network.num_mixtures, tile.shape[-2:]))
+    return torch.stack(bits).sum(0)
 
 
 @contextlib.contextmanager
@@ -88,7 +94,6 @@ class Codec:
         device: where the network runs. The entropy coder always runs on the CPU.
         precision: "float32", or "float64" for files that also decode elsewhere: slower, and rounding differences
             then all but never reach the integer parameters.
-        coder: "rans" or "torchac".
         max_tile: longest side of a tile in pixels.
     """
 
@@ -99,27 +104,22 @@ class Codec:
         network: Pyramid,
         device: str = "cpu",
         precision: str = "float32",
-        coder: str = "rans",
         max_tile: int = MAX_TILE,
     ) -> None:
-        if coder not in _CODERS:
-            raise ValueError(f"coder {coder!r} is none of {', '.join(_CODERS)}")
         if not network.multiple <= max_tile <= LARGEST_TILE:
             raise ValueError(f"max_tile must be within {network.multiple}..{LARGEST_TILE} pixels, not {max_tile}")
-        self.fingerprint = fingerprint(network, network.alphabets, network.num_mixtures)
+        self.fingerprint = fingerprint(network)
         self.network = network.eval()
         self.device = torch.device(device)
         self.precision = precision
-        self.coder = coder
         self.max_tile = max_tile
         self._grids = [Grid.of(alphabet, network.num_mixtures) for alphabet in network.alphabets]
 
     def compress(self, image: np.ndarray, metadata: dict[str, bytes] | None = None) -> Container:
-        """The image as a container that has been decoded again.
+        """The image as a container, not yet decoded again.
 
         Raises:
             ValueError: for other than uint8 [H, W] or [H, W, 3] with at least one pixel.
-            DecodeMismatchError: if it did not decode to the same pixels; nothing should be written then.
         """
         gray = image.ndim == 2
         if image.dtype != np.uint8 or image.size == 0 or not (gray or (image.ndim == 3 and image.shape[2] == 3)):
@@ -132,22 +132,18 @@ class Codec:
             for box in tile_boxes(width, height, self.max_tile, self.network.multiple):
                 pixels = image[box.top : box.top + box.height, box.left : box.left + box.width]
                 tiles.append(Tile(*box, self._encode_tile(pixels[..., None] if gray else pixels)))
-        container = Container(
+        return Container(
             "l3c",
             self.fingerprint,
             "L" if gray else "RGB",
             self.precision,
             threads,
-            self.coder,
             width,
             height,
             digest(np.ascontiguousarray(image).data),
             metadata or {},
             tiles,
         )
-        if not np.array_equal(self.decompress(container), image):
-            raise DecodeMismatchError("the compressed image did not decode to the same pixels")
-        return container
 
     def decompress(self, container: Container) -> np.ndarray:
         """The pixels, uint8 [H, W] or [H, W, 3].
@@ -168,7 +164,7 @@ class Codec:
             with reproducible_arithmetic(container.threads):
                 self._place(container.precision)
                 for tile in container.tiles:
-                    pixels = self._decode_tile(tile, channels, container.coder)
+                    pixels = self._decode_tile(tile, channels)
                     image[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width] = pixels
         except CorruptStreamError as error:
             raise self._mismatch(container) from error
@@ -198,7 +194,6 @@ class Codec:
 
     def _encode_tile(self, pixels: np.ndarray) -> bytes:
         """Payload of pixels [h, w, 1 or 3]: one stream per scale, coarse to fine, each after its length."""
-        encode, _ = _CODERS[self.coder]
         height, width, _ = pixels.shape
         multiple = self.network.multiple
         padding = (0, -height % multiple), (0, -width % multiple), (0, 0)
@@ -212,12 +207,11 @@ class Codec:
         feature = None
         for scale in range(last, 0, -1):
             parameters, feature = self._predict(scale, symbols[scale], feature)
-            streams.append(encode(parameters, symbols[scale - 1], self._grids[scale - 1]))
+            streams.append(encode_mixture(parameters, symbols[scale - 1], self._grids[scale - 1]))
         return b"".join(struct.pack("<I", len(stream)) + stream for stream in streams)
 
-    def _decode_tile(self, tile: Tile, channels: int, coder: str) -> np.ndarray:
+    def _decode_tile(self, tile: Tile, channels: int) -> np.ndarray:
         """Pixels [h, w, channels] of a payload."""
-        _, decode = _CODERS[coder]
         last = self.network.num_scales
         streams = split_streams(tile.payload, last + 1)
         height, width = (-(-side // self.network.multiple) for side in (tile.height, tile.width))
@@ -229,7 +223,7 @@ class Codec:
             parameters, feature = self._predict(scale, symbols, feature)
             size = parameters.shape[:2] if scale > 1 else (tile.height, tile.width)
             count = self.network.alphabets[scale - 1].channels if scale > 1 else channels
-            symbols = decode(streams[last - scale + 1], parameters, (*size, count), self._grids[scale - 1])
+            symbols = decode_mixture(streams[last - scale + 1], parameters, (*size, count), self._grids[scale - 1])
         return symbols
 
 

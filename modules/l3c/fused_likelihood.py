@@ -15,6 +15,7 @@ from numba import float32, int32, njit, types
 from numba.extending import intrinsic, overload
 from torch import Tensor
 
+from modules.components.kernels import kernel
 from modules.l3c.nets import MIN_LOG_SCALE, MIN_PROBABILITY
 
 LOG2_E = np.float32(1.4426950408889634)
@@ -101,7 +102,7 @@ def _store_overload(value, like):  # type: ignore[no-untyped-def]
     return lambda value, like: value
 
 
-@njit(nogil=True, fastmath=True, error_model="numpy", cache=True)
+@kernel(fastmath=True, error_model="numpy")
 def _row(p, x, is_rgb, low, step, high, want, grad_p, grad_x, work):
     """One row of positions: p [P, C, K, w], x [C, w]; returns the sum of -log p, writes the gradients.
 
@@ -207,7 +208,7 @@ def _row(p, x, is_rgb, low, step, high, want, grad_p, grad_x, work):
     return total
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _rows(p, x, is_rgb, low, step, high, want, grad_p, grad_x, num_mixtures):
     """One sample: p [h, w, P*C*K] float32 or the bits of bfloat16 as uint16, x [C, h, w]; gradients likewise."""
     height, width, num_parameters = p.shape

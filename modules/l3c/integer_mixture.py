@@ -34,6 +34,7 @@ from modules.components.coding.logistic_mixture import (
     find,
 )
 from modules.components.coding.rans import check_exhausted, encode_intervals, open_stream, pop, slot_of
+from modules.components.kernels import kernel
 from modules.l3c.nets import MIN_LOG_SCALE, Alphabet
 
 _COEFFICIENT_STEPS, _COEFFICIENT_RANGE = 512, 12
@@ -118,7 +119,7 @@ def _quantise(p, channel, num_channels, known, grid, weights, means, inverses):
     return active, total
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _intervals(p, symbols, grid, starts, frequencies):
     """Intervals of symbols [h, w, C'] under p [H >= h, W >= w, Q], in raster order, channels innermost."""
     height, width, coded = symbols.shape
@@ -140,7 +141,7 @@ def _intervals(p, symbols, grid, starts, frequencies):
                 n += 1
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _pop_all(p, symbols, grid, state, words):
     """Fill symbols [h, w, C'] from the stream; returns the coder's state and position."""
     height, width, coded = symbols.shape
@@ -162,7 +163,7 @@ def _pop_all(p, symbols, grid, state, words):
     return state, position
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _tables(p, known, channel, grid, tables):
     """Dense CDFs [n, L + 1] of one channel at positions p [n, Q] with known symbols [n, C]."""
     num_mixtures = grid.num_mixtures

@@ -8,9 +8,9 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from modules.components.coding.container import pack
-from modules.l3c.codec import Codec
-from modules.l3c.losses import image_bits, scale_bits, uniform_bits
+from modules.components.coding.lossless import file_of
+from modules.l3c.codec import Codec, estimated_bits
+from modules.l3c.losses import scale_bits, uniform_bits
 from modules.l3c.nets import Pyramid
 from modules.l3c.sampling import pad_to_multiple, sample_images
 
@@ -64,15 +64,13 @@ class L3C(LightningModule):
         self.log("val/bpsp", self.val_bpsp, prog_bar=True)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        """One whole image [1, 3, H, W] of any size; padding counts in the latents but not in the pixels."""
+        """One whole image [1, 3, H, W] of any size, in the tiles of a file."""
         image = batch["image"]
-        output = self.network(pad_to_multiple(image, self.network.multiple))
-        bits = image_bits(output, self.network.alphabets, self.network.num_mixtures, image.shape[-2:])
-        self.test_bpsp.update(bits.sum() / image.numel())
+        self.test_bpsp.update(estimated_bits(self.network, image).sum() / image.numel())
         self.log("test/bpsp", self.test_bpsp)
         if self.write_files:
             pixels = image[0].permute(1, 2, 0).contiguous().cpu().numpy()
-            self.test_file_bpsp.update(8 * len(pack(self.codec().compress(pixels))) / image.numel())
+            self.test_file_bpsp.update(8 * len(file_of(self.codec(), pixels)) / image.numel())
             self.log("test/file_bpsp", self.test_file_bpsp)
 
     def codec(self) -> Codec:

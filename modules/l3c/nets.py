@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from modules.components.configured import ConfiguredNetwork
 from modules.components.quantizers import SoftHardQuantizer
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
@@ -165,7 +166,7 @@ class ScalePredictor(nn.Module):
         return Prediction(parameters, feature)
 
 
-class Pyramid(nn.Module):
+class Pyramid(ConfiguredNetwork):
     """What the module, the codec and the sampler need of a network, learned or not.
 
     Subclasses set ``alphabets`` (scale 0..S) and ``num_mixtures`` and give ``encode`` and ``predict``::

@@ -119,7 +119,6 @@ class Codec:
             "L" if gray else "RGB",
             "float32",
             0,
-            "rans",
             width,
             height,
             digest(np.ascontiguousarray(image).data),

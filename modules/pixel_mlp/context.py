@@ -90,7 +90,8 @@ def contexts(padded: Tensor) -> list[Context]:
     own = shifted(0, 0).float()
     around = torch.stack([shifted(*offset) for offset in OFFSETS], dim=2).float()  # [3, M, N]
     # No matrix product: under autocast it would be one of bfloat16.
-    mean = torch.floor((sum(w * around[..., i] for i, w in enumerate(MEAN_WEIGHTS)) + 4) / sum(MEAN_WEIGHTS))
+    weighted = torch.stack([w * around[..., i] for i, w in enumerate(MEAN_WEIGHTS)]).sum(0)
+    mean = torch.floor((weighted + 4) / sum(MEAN_WEIGHTS))
     result = []
     for channel in (GREEN, RED, BLUE):
         # The planes known at this pixel already are taken relative to the pixel, the others to the mean.

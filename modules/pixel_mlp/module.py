@@ -9,7 +9,7 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from modules.components.coding.container import pack
+from modules.components.coding.lossless import file_of
 from modules.pixel_mlp.codec import Codec
 from modules.pixel_mlp.context import REACH, contexts, pad
 from modules.pixel_mlp.losses import mixture_bits
@@ -88,7 +88,7 @@ class LosslessPixels(LightningModule):
         image = batch["image"]
         self.test_bpsp.update(self.image_bpsp(image))
         pixels = image[0].permute(1, 2, 0).contiguous().cpu().numpy()
-        self.test_file_bpsp.update(8 * len(pack(self.codec().compress(pixels))) / image.numel())
+        self.test_file_bpsp.update(8 * len(file_of(self.codec(), pixels)) / image.numel())
         self.log_dict({"test/bpsp": self.test_bpsp, "test/file_bpsp": self.test_file_bpsp})
 
     def codec(self) -> Codec:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from modules.components.configured import ConfiguredNetwork
 from modules.pixel_mlp.context import COMPRESSED, LIMIT, LOG_ACTIVITY, NUM_DIFFERENCES, SCALE_STEPS, Context
 
 INPUT_BITS = 5
@@ -149,19 +150,19 @@ class ChannelPredictor(nn.Module):
         Raises:
             InexactWeightsError: naming the layer and its largest possible sum.
         """
-        largest_input = float(max(abs(self.compressed).max(), (abs(self.log_activity) / 2).max()))
+        largest = float(max(abs(self.compressed).max(), (abs(self.log_activity) / 2).max()))
         skip = rounded(self.skip * 2.0**SKIP_BITS).abs().sum() * LIMIT
         sums = [("the linear skip", float(skip.detach()))]
         for number, (weight, bias) in enumerate(self.integer_layers(), 1):
-            size = (weight.detach().double().abs().sum(1) * largest_input + bias.detach().double().abs()).max()
+            size = (weight.detach().double().abs().sum(1) * largest + bias.detach().double().abs()).max()
             sums.append((f"layer {number}", float(size)))
-            largest_input = MAX_ACTIVATION
+            largest = float(MAX_ACTIVATION)
         for name, size in sums:
             if not size < EXACT_LIMIT:  # NaN is refused, too
                 raise InexactWeightsError(f"{name} can sum up to {size:.0f}; exact are whole numbers below 2^24")
 
 
-class PixelMLP(nn.Module):
+class PixelMLP(ConfiguredNetwork):
     """Mixtures of logistics for the three channels of every pixel.
 
     Args:

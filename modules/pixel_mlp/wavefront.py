@@ -22,6 +22,7 @@ from numba import njit
 
 from modules.components.coding.logistic_mixture import INVERSE_SCALE, WEIGHT, cdf_at, find
 from modules.components.coding.rans import check_exhausted, encode_intervals, open_stream, pop, slot_of
+from modules.components.kernels import kernel
 from modules.pixel_mlp.context import COMPRESSED, LIMIT, LOG_ACTIVITY, MEAN_WEIGHTS, NUM_ACTIVE, OFFSETS, REACH
 from modules.pixel_mlp.nets import (
     ACTIVATION_BITS,
@@ -197,7 +198,7 @@ def _frame(planes, y, x, width):
             planes[y, REACH + width + column] = planes[y, x]
 
 
-@njit(nogil=True)
+@kernel()
 def _code(planes, predictor_of, num_channels, decoding, starts, frequencies, state, words):
     """Go through all waves: intervals of known pixels out, or pixels in. Returns the coder's state and position."""
     height, width = planes.shape[0] - REACH, planes.shape[1] - 2 * REACH

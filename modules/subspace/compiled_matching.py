@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from numba import njit
 
+from modules.components.kernels import kernel
 from modules.subspace.row_peaks import CHUNK, as_integers, sign_free_mask
 
 REFRESH = 100
@@ -20,7 +20,7 @@ REFRESH = 100
 _ANY_ORDER = {"contract", "reassoc", "nnan", "nsz"}  # sums may use vector registers
 
 
-@njit(nogil=True, cache=True, fastmath=_ANY_ORDER)
+@kernel(fastmath=_ANY_ORDER)
 def _dot(first, second):
     total = first[0] * second[0]
     for d in range(1, len(first)):
@@ -28,7 +28,7 @@ def _dot(first, second):
     return total
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _update_and_search(correlation, bits, mask, amount, change, own):
     """correlation -= amount * change, the entry ``own`` (-1: none) hidden: the first of the largest, -1 if all are 0.
 
@@ -51,14 +51,14 @@ def _update_and_search(correlation, bits, mask, amount, change, own):
     return where
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _wider(table, empty):
     result = np.full((table.shape[0], 2 * table.shape[1]), empty, table.dtype)
     result[:, : table.shape[1]] = table
     return result
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _pursue(points, gram, correlation, bits, mask, residual, own, max_steps, max_atoms, tolerance, floor):
     """All steps of the points ``residual`` [B, D]; it and ``correlation`` [B, N] are worked on in place.
 

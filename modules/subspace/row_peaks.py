@@ -6,8 +6,9 @@ compilers know how to vectorise.
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
+
+from modules.components.kernels import kernel
 
 CHUNK = 512
 """Entries that stay in the first-level cache while the largest of them is looked for."""
@@ -24,7 +25,7 @@ def sign_free_mask(dtype: np.dtype) -> np.signedinteger:
     return integer.type(np.iinfo(integer).max)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _search(bits, mask, columns, tops):
     number = bits.shape[1]
     for row in range(len(bits)):

@@ -3,7 +3,7 @@
 All integers little endian::
 
     magic         4  "PSMY"
-    version       1  format version, 1
+    version       1  format version, 2
     body length   8  bytes that follow, checksum excluded
     body
       method      1 + n  name of the method's folder, ASCII
@@ -11,11 +11,10 @@ All integers little endian::
       mode        1      1 grayscale, 3 RGB
       precision   1      1 float32, 2 float64 (of the network passes)
       threads     2      CPU threads of the network passes, 0 on an accelerator
-      coder       1      entropy coder, 1 rANS, 2 torchac
       width       4
       height      4
       pixels      8      BLAKE2b of the pixels, for the decoder's last check
-      metadata    4 + n  zlib-compressed (name, bytes) records: ICC profile, EXIF
+      metadata    4 + n  zlib-compressed (name, bytes) records: ICC profile, EXIF, PNG chunks
       tile count  4
       tiles       16 + n each: left, top, width, height (4 each), then 4 + n bytes of payload
     checksum      8  BLAKE2b of everything before
@@ -30,20 +29,24 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from modules.components.files.images import MAX_PIXELS
+
 MAGIC = b"PSMY"
-VERSION = 1
-MAX_PIXELS = 200_000_000
+VERSION = 2
 MAX_METADATA = 1 << 24
 METHOD_NAME_LENGTH = 40
-CODERS = {1: "rans", 2: "torchac"}
 PRECISIONS = {1: "float32", 2: "float64"}
 
-# The likeliest interval an entropy coder may use is 65281 of 65536 (256 symbols, each at least 1): 0.0056 bits.
-MIN_BITS_PER_SYMBOL = 0.005
+# A flat tile of a megapixel takes some fifty bytes in the plain format that a codec may fall back to.
+MIN_BITS_PER_SYMBOL = 5e-5
 
 
 class CorruptFileError(ValueError):
     """The bytes are not an intact file of this format."""
+
+
+class DecodeMismatchError(ValueError):
+    """The file is intact, but this machine's network outputs differ from those of the machine that wrote it."""
 
 
 class Tile(NamedTuple):
@@ -61,11 +64,10 @@ class Container(NamedTuple):
     """"L" or "RGB"."""
     precision: str
     threads: int
-    coder: str
     width: int
     height: int
     pixels: bytes
-    """``pixel_digest`` of the image."""
+    """``digest`` of the image."""
     metadata: dict[str, bytes]
     tiles: list[Tile]
 
@@ -94,7 +96,7 @@ def pack(container: Container) -> bytes:
             container.model,
             struct.pack("<B", {"L": 1, "RGB": 3}[container.mode]),
             struct.pack("<BH", _key_of(PRECISIONS, container.precision), container.threads),
-            struct.pack("<BII", _key_of(CODERS, container.coder), container.width, container.height),
+            struct.pack("<II", container.width, container.height),
             container.pixels,
             struct.pack("<I", len(metadata)),
             metadata,
@@ -146,7 +148,8 @@ def unpack(file: bytes) -> Container:
         raise CorruptFileError("the file is cut short")
     version, length = struct.unpack("<BQ", file[4:13])
     if version != VERSION:
-        raise CorruptFileError(f"format version {version}; this program reads version {VERSION}")
+        older = "; decompress it with the release that wrote it" if version < VERSION else ""
+        raise CorruptFileError(f"format version {version}; this program reads version {VERSION}{older}")
     if length != len(file) - 21:
         raise CorruptFileError(f"the file holds {len(file)} bytes and should hold {length + 21}: cut short or appended")
     if digest(memoryview(file)[:-8]) != file[-8:]:
@@ -162,9 +165,9 @@ def _unpack_body(reader: _Reader) -> Container:
     if not (method.isidentifier() and method.islower() and method.isascii()):
         raise CorruptFileError("the name of the method is not a name")
     model = reader.take(16)
-    mode, precision, threads, coder, width, height = reader.numbers("BBHBII")
-    if mode not in (1, 3) or precision not in PRECISIONS or coder not in CODERS:
-        raise CorruptFileError("an unknown mode, precision or entropy coder")
+    mode, precision, threads, width, height = reader.numbers("BBHII")
+    if mode not in (1, 3) or precision not in PRECISIONS:
+        raise CorruptFileError("an unknown mode or precision")
     if not (width > 0 and height > 0 and width * height <= MAX_PIXELS):
         raise CorruptFileError(f"an image of {width} x {height} pixels, more than {MAX_PIXELS} in all, or none")
     pixels = reader.take(8)
@@ -179,7 +182,6 @@ def _unpack_body(reader: _Reader) -> Container:
         {1: "L", 3: "RGB"}[mode],
         PRECISIONS[precision],
         threads,
-        CODERS[coder],
         width,
         height,
         pixels,

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import nn
 
 from modules.components.checkpoint_file import CheckpointError, read_checkpoint
+from modules.components.configured import ConfiguredNetwork
 
 FORMAT = 1
 
@@ -21,17 +21,35 @@ FORMAT = 1
 class NetworkFile(NamedTuple):
     method: str
     """Folder of the method below modules/."""
-    network: nn.Module
+    network: ConfiguredNetwork
     """float32, in eval mode."""
 
 
-def fingerprint(network: nn.Module, *facts: Any) -> bytes:
-    """16 bytes that change with the class, the given facts, and any name, shape or value of the state."""
-    sha = hashlib.sha256(repr((type(network).__qualname__, *facts)).encode())
+def fingerprint(network: ConfiguredNetwork) -> bytes:
+    """16 bytes that change with the class, each argument of its constructor, and the names and values of its state.
+
+    Arguments count with their defaults and by value: 64 is 64.0 and a list is a tuple.
+    """
+    sha = hashlib.sha256(_plain((type(network).__qualname__, network.init_args)).encode())
     for name, tensor in sorted(network.state_dict().items()):
         sha.update(repr((name, tuple(tensor.shape))).encode())
         sha.update(tensor.detach().float().contiguous().cpu().numpy().astype("<f4").tobytes())
     return sha.digest()[:16]
+
+
+def _plain(value: Any) -> str:
+    """One text for equal arguments; TypeError for what has none, such as an object."""
+    if isinstance(value, ConfiguredNetwork):
+        return _plain((type(value).__qualname__, value.init_args))
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key!r}: {_plain(entry)}' for key, entry in sorted(value.items()))}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_plain, value))}]"
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return repr(float(value))
+    if value is None or isinstance(value, (bool, str)):
+        return repr(value)
+    raise TypeError(f"a network with a codec takes plain arguments, not {type(value).__name__}")
 
 
 def save_weights(path: Path, network_config: dict[str, Any], state_dict: dict[str, torch.Tensor], half: bool) -> None:
@@ -76,6 +94,8 @@ def load_network(path: Path) -> NetworkFile:
     try:
         network_class = getattr(importlib.import_module(f"modules.{method}.nets"), class_name)
         network = network_class(**config["init_args"])
+        if not isinstance(network, ConfiguredNetwork):
+            raise TypeError("it is no network that a codec can tell from others")
         network.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     except (ImportError, AttributeError, TypeError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -16,6 +16,8 @@ everything returns the state to 2^31 with no word left, which a damaged stream d
 import numpy as np
 from numba import njit, uint64
 
+from modules.components.kernels import kernel
+
 PRECISION = 16
 TOTAL = 1 << PRECISION
 LOWER = np.uint64(1 << 31)
@@ -30,7 +32,7 @@ class CorruptStreamError(ValueError):
     """The bytes are not a stream that an encoder wrote for this model."""
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _push_all(starts, frequencies, words):
     """Push every interval, last first; returns the state and the number of words, written from the end."""
     state = LOWER
@@ -105,7 +107,7 @@ def encode_uniform(symbols: np.ndarray, num_symbols: int) -> bytes:
     return encode_intervals(starts, uniform_edge(symbols.ravel() + 1, num_symbols) - starts)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _pop_uniform(state, words, num_symbols, symbols):
     position = 0
     for i in range(len(symbols)):

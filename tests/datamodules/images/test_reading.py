@@ -9,16 +9,14 @@ import pytest
 from PIL import Image
 
 from datamodules.images.reading import (
-    NOT_RGB,
-    TOO_LARGE,
     TOO_SMALL,
-    UNREADABLE,
     SkippedImageError,
     decode,
     find_photos,
     read_image_list,
     scan_photos,
 )
+from modules.components.files.images import NOT_RGB, TOO_LARGE, UNREADABLE
 
 
 def png_bytes(width: int, height: int, bit_depth: int, data: bytes) -> bytes:

@@ -33,3 +33,26 @@ def test_levels_are_evenly_spaced_symmetric_and_not_saved():
 def test_one_level_is_refused():
     with pytest.raises(ValueError, match="at least 2"):
         SoftHardQuantizer(1)
+
+
+def test_a_tie_goes_to_the_lower_level():
+    quantizer = SoftHardQuantizer(3)
+    middle = torch.tensor([-0.5, 0.5])
+    assert quantizer.symbols(middle).tolist() == [0, 1]
+    assert quantizer.symbols(torch.nextafter(middle, torch.tensor(2.0))).tolist() == [1, 2]
+
+
+def test_sigma_and_range_are_arguments():
+    quantizer = SoftHardQuantizer(5, low=0.0, high=8.0, sigma=0.3)
+    assert quantizer.levels.tolist() == [0.0, 2.0, 4.0, 6.0, 8.0]
+    x = torch.tensor([2.7], requires_grad=True)
+    quantizer(x).values.sum().backward()
+    point = torch.tensor(2.7, requires_grad=True)
+    soft_by_formula(point, quantizer.levels, 0.3).backward()
+    assert x.grad.item() == pytest.approx(point.grad.item(), rel=1e-5)
+
+
+def test_without_a_gradient_the_values_are_the_levels_themselves():
+    quantizer = SoftHardQuantizer(25)
+    values, symbols = quantizer(torch.linspace(-1.3, 1.3, 101))
+    assert torch.equal(values, quantizer.levels[symbols])

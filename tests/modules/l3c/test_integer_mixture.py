@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.torchac_tables import decode_mixture_tables, encode_mixture_tables
 from modules.components.coding.rans import CorruptStreamError
 from modules.l3c.integer_mixture import Grid, decode_mixture, encode_mixture, mixture_tables
 from modules.l3c.losses import mixture_log_likelihood
 from modules.l3c.nets import RGB, Alphabet
-from modules.l3c.table_coder import decode_mixture_tables, encode_mixture_tables
 
 Z = Alphabet(5, 25, -1.0, 1 / 12, is_rgb=False)
 K = 10
@@ -121,3 +121,19 @@ def test_damage_is_noticed(cut):
 def test_too_many_mixtures_are_refused():
     with pytest.raises(ValueError, match="33 mixtures"):
         Grid.of(RGB, 33)
+
+
+@pytest.mark.parametrize("alphabet", [RGB, Z])
+def test_log_scales_below_the_clamp_are_the_clamp(alphabet):
+    """Of latents the clamp lies inside the table, at 2.5 log bins above its end; of RGB it is the end."""
+    p, symbols = example(alphabet, 3, 3)
+    grid, shape = Grid.of(alphabet, K), (3, 3, -1, alphabet.channels, K)
+    tables = []
+    for log_scale in (-9.0, -7.0, -6.9):
+        scaled = p.reshape(shape).copy()
+        scaled[:, :, 2] = log_scale
+        known = symbols.reshape(9, -1)
+        tables.append(mixture_tables(scaled.reshape(9, -1), known, 0, grid))
+    assert np.array_equal(tables[0], tables[1])
+    if alphabet is Z:
+        assert not np.array_equal(tables[1], tables[2])

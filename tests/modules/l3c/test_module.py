@@ -129,3 +129,14 @@ def test_module_loads_from_its_checkpoint():
     run("fit", "--config", str(CONFIGS / "quickstart.yaml"), "--trainer.max_steps=1")
     module = L3C.load_from_checkpoint("runs/l3c/quickstart/000/checkpoints/last.ckpt")
     assert module.network.num_scales == 3
+
+
+def test_a_test_runs_the_network_on_tiles_only():
+    module = L3C(L3CNet(8, 1), write_files=False)
+    module.log = lambda *_: None  # type: ignore[method-assign]
+    sides = []
+    module.network.register_forward_pre_hook(lambda _, inputs: sides.append(max(inputs[0].shape[-2:])))
+    with torch.no_grad():
+        module.test_step({"image": torch.randint(0, 256, (1, 3, 9, 1600), dtype=torch.uint8)}, 0)
+    assert len(sides) == 3 and max(sides) <= 768
+    assert 5 < module.test_bpsp.compute() < 100

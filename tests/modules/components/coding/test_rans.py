@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 
 from modules.components.coding.rans import (
+    LOWER,
     TOTAL,
     CorruptStreamError,
+    check_exhausted,
     decode_uniform,
     encode_intervals,
     encode_uniform,
@@ -60,3 +62,11 @@ def test_damage_is_noticed(damage):
     }[damage]
     with pytest.raises(CorruptStreamError):
         decode_uniform(damaged, 500, 25)
+
+
+def test_a_stream_ends_in_the_first_state_with_no_word_left():
+    words = np.zeros(3, np.uint32)
+    check_exhausted(LOWER, 3, words)
+    for state, position in ((LOWER + np.uint64(1), 3), (LOWER - np.uint64(1), 3), (LOWER, 2), (LOWER, 4)):
+        with pytest.raises(CorruptStreamError, match="end where"):
+            check_exhausted(state, position, words)

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from modules.components.coding.torchac_backend import _as_int16, decode_tables, encode_tables
+from benchmarks.torchac_tables import as_int16, decode_tables, encode_tables
 
 
 def test_cdf_values_above_32767_keep_their_bits():
     tables = np.array([[0, 1, 32767, 32768, 65535, 65536]])
-    assert _as_int16(tables).numpy().view(np.uint16).tolist() == [[0, 1, 32767, 32768, 65535, 0]]
+    assert as_int16(tables).numpy().view(np.uint16).tolist() == [[0, 1, 32767, 32768, 65535, 0]]
 
 
 @pytest.mark.parametrize("num_symbols", [2, 256])

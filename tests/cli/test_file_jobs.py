@@ -1,0 +1,132 @@
+"""Which file becomes which, and what is refused before any work is done."""
+
+import io
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from cli import file_jobs
+from cli.file_jobs import STANDARD, Job, Names, find_jobs, printable, read_whole
+
+COMPRESS = Names(".l3c", {".png", ".jpg"})
+DECOMPRESS = Names(".png", {".l3c"})
+
+
+def touch(*names: str) -> None:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+
+
+def plan(names: Names, *sources: str, output: str = "out", force: bool = False) -> tuple[dict[str, str], list[str]]:
+    jobs, refused = find_jobs(
+        [Path(s) for s in sources], Path(output), names, lambda path: path.suffix in names.replaced, force
+    )
+    return {str(job.source): str(job.target) for job in jobs}, [f"{o.source}: {o.error}" for o in refused]
+
+
+def test_names_of_results():
+    assert [str(COMPRESS.short(Path(p))) for p in ("a.png", "d/B.JPG", "v1.2", "a.l3c.png")] == [
+        "a.l3c",
+        "d/B.l3c",
+        "v1.2.l3c",
+        "a.l3c",
+    ]
+    assert [str(DECOMPRESS.short(Path(p))) for p in ("a.l3c", "a.png.l3c", "a.jpg.l3c")] == [
+        "a.png",
+        "a.png",
+        "a.jpg.png",
+    ]
+
+
+def test_files_that_differ_in_their_suffix_get_two_names():
+    touch("in/a.png", "in/a.jpg", "in/b.png", "in/notes.txt")
+    jobs, refused = plan(COMPRESS, "in")
+    assert jobs == {"in/a.jpg": "out/a.jpg.l3c", "in/a.png": "out/a.png.l3c", "in/b.png": "out/b.l3c"}
+    assert not refused
+    touch("c/a.l3c", "c/a.png.l3c")
+    assert plan(DECOMPRESS, "c")[0] == {"c/a.l3c": "out/a.l3c.png", "c/a.png.l3c": "out/a.png.l3c.png"}
+
+
+def test_a_file_named_twice_is_one_and_two_folders_may_not_meet():
+    touch("x/a.png", "y/a.png")
+    assert plan(COMPRESS, "x/a.png", "x", "x/a.png") == ({"x/a.png": "out/a.l3c"}, [])
+    jobs, refused = plan(COMPRESS, "x/a.png", "y/a.png")
+    assert jobs == {"x/a.png": "out/a.png.l3c"}
+    assert refused == ["y/a.png: another input already becomes out/a.png.l3c"]
+
+
+def test_one_input_may_name_its_file():
+    touch("a.png", "b.png", "in/a.png")
+    assert plan(COMPRESS, "a.png", output="deep/x.l3c")[0] == {"a.png": "deep/x.l3c"}
+    assert plan(COMPRESS, "a.png", output="deep/X.L3C")[0] == {"a.png": "deep/X.L3C"}
+    Path("folder.l3c").mkdir()
+    assert plan(COMPRESS, "a.png", output="folder.l3c")[0] == {"a.png": "folder.l3c/a.l3c"}
+    for sources in (("a.png", "b.png"), ("in",)):
+        for output in ("x.l3c", "-"):
+            with pytest.raises(ValueError, match="one file, for one input"):
+                plan(COMPRESS, *sources, output=output)
+    for output in ("x.png", "b.png"):
+        with pytest.raises(ValueError, match="no folder"):
+            plan(COMPRESS, "a.png", output=output)
+    touch("plain")
+    with pytest.raises(ValueError, match="no folder"):
+        plan(COMPRESS, "a.png", output="plain")
+
+
+def test_standard_input_and_output(monkeypatch):
+    touch("a.png")
+    assert plan(COMPRESS, "-", output="-")[0] == {"-": "-"}
+    assert plan(COMPRESS, "-", output="x.l3c")[0] == {"-": "x.l3c"}
+    assert plan(COMPRESS, "a.png", output="-")[0] == {"a.png": "-"}
+    with pytest.raises(ValueError, match="standard input needs"):
+        plan(COMPRESS, "-")
+    monkeypatch.setattr("sys.stdout", SimpleNamespace(isatty=lambda: True))
+    with pytest.raises(ValueError, match="terminal"):
+        plan(COMPRESS, "a.png", output="-")
+
+
+def test_what_is_there_is_left_without_force():
+    touch("a.png", "out/a.l3c")
+    assert plan(COMPRESS, "a.png")[1] == ["a.png: out/a.l3c exists; --force overwrites it"]
+    assert plan(COMPRESS, "a.png", force=True)[0] == {"a.png": "out/a.l3c"}
+
+
+def test_pipes_devices_and_folders_are_neither_read_nor_replaced():
+    touch("a.png")
+    os.mkfifo("pipe.png")
+    assert plan(COMPRESS, "pipe.png", "/dev/null", "none.png")[1] == [
+        "pipe.png: not a regular file",
+        "/dev/null: not a regular file",
+        "none.png: no such file",
+    ]
+    Path("out").mkdir()
+    os.mkfifo("out/a.l3c")
+    assert "not a regular file" in plan(COMPRESS, "a.png", force=True)[1][0]
+    Path("in").mkdir()
+    os.mkfifo("in/b.png")
+    assert plan(COMPRESS, "in")[1] == ["in: no files for this command in the folder"]
+
+
+def test_names_at_the_limit():
+    longest = "n" * 251 + ".png"
+    touch(longest)
+    assert plan(COMPRESS, longest)[0] == {longest: f"out/{'n' * 251}.l3c"}
+    assert "longer than 255 bytes" in plan(Names(".l3c", ()), longest)[1][0]
+
+
+def test_control_characters_are_escaped():
+    assert printable("a\x1b[31m\u202eb\udc80\x9b ä\n c") == "a\\x1b[31m\\u202eb\\udc80\\x9b ä c"
+
+
+def test_reading_is_bounded(monkeypatch):
+    Path("a").write_bytes(b"12345")
+    assert read_whole(Path("a")) == b"12345"
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"67890")))
+    assert read_whole(STANDARD) == b"67890"
+    monkeypatch.setattr(file_jobs, "MAX_BYTES", 4)
+    with pytest.raises(ValueError, match="more than"):
+        read_whole(Path("a"))
+    assert Job(Path("a"), STANDARD).target == Path("-")

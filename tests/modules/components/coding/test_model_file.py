@@ -1,0 +1,82 @@
+"""A fingerprint changes with everything that changes outputs, and with nothing else."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from modules.components.checkpoint_file import CheckpointError
+from modules.components.coding.model_file import fingerprint, load_network, save_weights
+from modules.components.configured import ConfiguredNetwork
+from modules.l3c.nets import L3CNet, RGBNet, RGBSharedNet
+
+
+class Scaled(ConfiguredNetwork):
+    def __init__(
+        self, scale: float, shifts: tuple[float, ...] = (1.0,), inner: ConfiguredNetwork | None = None
+    ) -> None:
+        super().__init__()
+        self.scale, self.shifts, self.inner = scale, shifts, inner
+        self.weight = torch.nn.Parameter(torch.ones(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.scale * x * self.weight + sum(self.shifts)
+
+
+class Other(Scaled):
+    pass
+
+
+def l3c(**arguments) -> L3CNet:
+    torch.manual_seed(0)
+    return L3CNet(8, 1, **arguments)
+
+
+def test_arguments_that_change_outputs_but_no_weight_change_the_fingerprint():
+    plain = fingerprint(l3c())
+    assert fingerprint(l3c(mean_unit=64.0)) != plain
+    assert fingerprint(l3c()) == plain == fingerprint(l3c(mean_unit=1))
+    assert fingerprint(RGBNet(8, 1)) != fingerprint(RGBSharedNet(8, 1))
+
+
+def test_any_network_gets_it_for_free():
+    plain = fingerprint(Scaled(2.0))
+    assert fingerprint(Scaled(2)) == plain == fingerprint(Scaled(scale=2.0, shifts=[1]))  # type: ignore[arg-type]
+    different = [Scaled(3.0), Scaled(2.0, (1.0, 2.0)), Scaled(2.0, inner=Scaled(1.0)), Scaled(2.0, inner=Scaled(2.0))]
+    assert len({fingerprint(network) for network in different} | {plain, fingerprint(Other(2.0))}) == 6
+    assert fingerprint(copy.deepcopy(different[0])) == fingerprint(different[0])
+    with pytest.raises(TypeError, match="plain arguments, not object"):
+        fingerprint(Scaled(object()))  # type: ignore[arg-type]
+
+
+def test_names_shapes_and_values_of_the_state_count():
+    plain = fingerprint(Scaled(2.0))
+    network = Scaled(2.0)
+    with torch.no_grad():
+        network.weight[1] = 1.0001
+    assert fingerprint(network) != plain
+    network = Scaled(2.0)
+    network.weight = torch.nn.Parameter(torch.ones(2, 1))
+    assert fingerprint(network) != plain
+    network = Scaled(2.0)
+    network.heavy = network.weight
+    del network.weight
+    assert fingerprint(network) != plain
+    assert fingerprint(Scaled(2.0).double()) == plain
+
+
+def test_arguments_are_kept_with_their_defaults():
+    assert RGBNet(8, num_scales=2).init_args == {"channels": 8, "num_blocks": 8, "num_scales": 2, "num_mixtures": 10}
+
+
+def test_weights_come_back_and_networks_without_arguments_are_refused():
+    network = l3c(mean_unit=64.0)
+    config = {"class_path": "modules.l3c.nets.L3CNet", "init_args": {"channels": 8, "num_blocks": 1, "mean_unit": 64}}
+    save_weights(Path("full.pt"), config, network.state_dict(), half=False)
+    assert fingerprint(load_network(Path("full.pt")).network) == fingerprint(network)
+    block = {"class_path": "modules.l3c.nets.ResidualBlock", "init_args": {"channels": 8}}
+    save_weights(Path("block.pt"), block, {}, half=False)
+    with pytest.raises(CheckpointError, match="no network that a codec"):
+        load_network(Path("block.pt"))

@@ -29,6 +29,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from cli import checkout
 from cli.file_jobs import STANDARD, Job, Names, Outcome, find_jobs, found_files, printable, read_whole
 from cli.job_pool import complain, console, run_jobs
 from modules.components.checkpoint_file import CheckpointError
@@ -286,6 +287,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command; returns 0, 1 if a file failed, 2 for a mistake in the call."""
     arguments = build_parser().parse_args(args)
     try:
+        checkout.require()
         return arguments.run(arguments)
     except USER_ERRORS as error:
         complain(f"codec.py: {error}")

@@ -24,6 +24,9 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from cli import checkout
+from cli.run_folder import numbered
+
 Parameters = dict[str, Any]
 ROOT = Path(__file__).resolve().parent
 
@@ -122,8 +125,8 @@ def command_of(sweep: Parameters, parameters: Parameters, json_file: Path) -> li
 
 def score_of(folder: Path, metric: str | None) -> float | None:
     """The metric of a finished trial: its best where it is what the run monitored, else its last."""
-    for file in sorted(folder.glob("*/result.json"), reverse=True):
-        if result := json.loads(file.read_text()).get("fit"):
+    for file in (run / "result.json" for run in numbered(folder)):
+        if file.exists() and (result := json.loads(file.read_text()).get("fit")):
             best = result["best_score"] if result["monitor"] == metric else None
             return best if best is not None else result["metrics"].get(metric, math.nan)
     return None
@@ -172,6 +175,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print the commands only")
     options = parser.parse_args(args)
     try:
+        checkout.require()
         sweep = yaml.safe_load(options.file.read_text())
         planned = list(trials(sweep, options.method or sweep["method"], options.count, options.seed))
     except (ValueError, OSError, KeyError, yaml.YAMLError) as error:

@@ -6,7 +6,7 @@ shows the traceback.
 """
 
 import os
-import time
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +17,16 @@ from pytorch_lightning import LightningDataModule, LightningModule
 from pytorch_lightning.cli import ArgsType, LightningCLI
 
 from callbacks.checkpoint_on_signal import exit_on_signal
-from cli import quiet, run_folder, wandb_session
+from callbacks.predictions import write_predictions
+from cli import checkout, claim, hints, quiet, run_folder, wandb_session
+from cli.metrics_table import write_merged
 from cli.plain_errors import PlainErrorParser, one_line_errors
-from cli.run_record import RunRecord, describe, fingerprint, print_summary, save_result, summarize
+from cli.result import origin, print_summary, save_result, summarize
+from cli.run_record import RunRecord, describe, fingerprint
 from modules.components import checkpoint_file
+from modules.components.schedules import check_steps
 
-DEFAULTS = str(Path(__file__).with_name("configs") / "trainer.yaml")
+DEFAULTS = str(checkout.ROOT / "configs" / "trainer.yaml")
 
 
 class ParsimonyCLI(LightningCLI):
@@ -32,6 +36,11 @@ class ParsimonyCLI(LightningCLI):
         parser.add_argument("--run.monitor", type=str | None, default=None, help="the metric that picks the best")
         parser.add_argument("--run.mode", type=Literal["min", "max"], default="min", help="which of its values is best")
 
+    def parse_arguments(self, parser: Any, args: ArgsType) -> None:
+        self.words = list(map(str, sys.argv[1:] if args is None else args))  # type: ignore[arg-type]
+        hints.check(self.words)
+        super().parse_arguments(parser, args)
+
     def _parse_ckpt_path(self) -> None:
         """Leave the config as the user wrote it: Lightning would put a checkpoint's hyper-parameters over it."""
 
@@ -40,31 +49,41 @@ class ParsimonyCLI(LightningCLI):
         if config.get("weights_only") is False:
             raise ValueError("--weights_only false would run code that a checkpoint brings along: leave it out")
         self.check_checkpoint(config.ckpt_path)  # before a new folder is made for the run
-        self.description = describe(self._parser(self.subcommand), config)
+        self.origin, self.description = origin(self.words), describe(self._parser(self.subcommand), config)
         self.folder = run_folder.place(config, str(self.subcommand), fingerprint(self.description))
         self.check_checkpoint(config.ckpt_path)  # now it is clear what best and last are
         self.save_config_kwargs = {"description": self.description, "subcommand": self.subcommand}
 
     def check_checkpoint(self, path: str | None) -> None:
         """Folders (sharded checkpoints) and remote files are left to Lightning."""
-        file = Path(str(path).removeprefix("file://"))
+        file, is_fit = Path(str(path).removeprefix("file://")), self.subcommand == "fit"
         if path and file.is_file():
-            checkpoint_file.require(file, training=self.subcommand == "fit")
+            content = checkpoint_file.require(file, training=is_fit)
+            if is_fit:
+                check_steps(content["lr_schedulers"], self.config[self.subcommand].trainer.max_steps)
+
+    def before_predict(self) -> None:
+        write_predictions(self.trainer, self.model)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        start = time.monotonic()
-        super()._run_subcommand(subcommand)
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            result = summarize(self.trainer, self.description, time.monotonic() - start)
-            save_result(self.folder, subcommand, result)
-            print_summary(self.folder, result)
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            if subcommand == "fit" and self.trainer.is_global_zero:
+                write_merged(self.folder)
+        for record in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(record, RunRecord) and self.trainer.is_global_zero:
+                result = summarize(self.trainer, record, self.origin)
+                save_result(self.folder, subcommand, result)
+                print_summary(self.folder, result, wandb_session.whereabouts())
 
 
 def main(args: ArgsType = None) -> None:
     """Run one subcommand; ``args`` stand for the words after ``train.py``."""
     set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
     quiet.silence_unusable_advice()
-    with one_line_errors(), exit_on_signal(), run_folder.forget_at_end(), wandb_session.session():
+    with one_line_errors(), exit_on_signal(), claim.session(), run_folder.forget_at_end(), wandb_session.session():
+        checkout.require()
         ParsimonyCLI(
             LightningModule,
             LightningDataModule,

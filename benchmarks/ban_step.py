@@ -11,6 +11,7 @@ with the metrics it logs. All ways take turns; seconds are CPU-seconds of this p
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import torch
@@ -41,7 +42,7 @@ class Loop:
     def __init__(self, size: tuple[int, int], device: torch.device, naive: bool = False, taught: bool = True) -> None:
         torch.manual_seed(0)
         depth, width = size
-        self.module = BornAgainClassifier(WideResNet(depth=depth, width=width)).to(device)
+        self.module = BornAgainClassifier(partial(WideResNet, depth=depth, width=width)).to(device)
         if naive:
             self.module.student.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         self.teacher = Frozen(self.module.student)
@@ -90,7 +91,7 @@ class StepClock(Callback):
 def in_lightning(size: tuple[int, int], device: torch.device) -> Callable[[list[Batch]], float]:
     torch.manual_seed(0)
     module = BornAgainClassifier(
-        WideResNet(depth=size[0], width=size[1]),
+        partial(WideResNet, depth=size[0], width=size[1]),
         optimizer=lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
     )
     module.teacher = Frozen(module.student)

@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="under a minute on two cores")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    nnls(torch.eye(2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64))  # compiles or loads the kernel
+    nnls(torch.eye(2, dtype=torch.float64), torch.ones(3, 2, dtype=torch.float64))  # compiles or loads the kernel
     print(" right-hand sides  noise    ours s    scipy s              ratio   difference")
     if arguments.quick:
         ratio = compare(200, 20, 0.0)

@@ -82,7 +82,7 @@ def per_record(folder: Path, names: list[str], workers: int, device: torch.devic
 def ours(cache: Cache, count: int, device: torch.device) -> Iterable[Tensor]:
     rows = np.arange(count)
     records = Records(cache, rows, np.zeros(count, np.int64))
-    augmentation, spectrogram = Augmentation(), LogSpectrogram()
+    augmentation, spectrogram = Augmentation(), LogSpectrogram().to(device)
     generator = torch.Generator(device).manual_seed(0)
     for batch in training_batches(records, BATCH, 0, 0, None):
         signal, _ = augmentation(batch["signal"].to(device), batch["length"].to(device), generator)

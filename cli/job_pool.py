@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -99,11 +99,18 @@ def outcomes_of(work: Work, jobs: Sequence[Job], arguments: tuple, workers: int)
                 except Exception as error:  # a worker killed from outside, for memory say
                     yield Outcome(futures[future].source, error=f"its worker process died: {error}")
         except BaseException:
-            for process in multiprocessing.active_children():
-                if process.pid is not None:
-                    os.kill(process.pid, signal.SIGINT)
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
+            _interrupt_workers()
             raise
+
+
+def _interrupt_workers() -> None:
+    """Until all are gone: one that is still starting ignores what it is told."""
+    while children := multiprocessing.active_children():
+        for process in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(cast(int, process.pid), signal.SIGINT)
+        time.sleep(0.05)
 
 
 def run_jobs(

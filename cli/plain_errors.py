@@ -32,6 +32,9 @@ SHORTER = (
     (r"raised while resolving interpolation", "in an interpolation"),
 )
 
+UNUSED = "parameters that were not used in producing the loss"
+UNUSED_FLAG = "--trainer.strategy ddp_find_unused_parameters_true"
+
 
 def one_line(message: str) -> str:
     """jsonargparse's tree of attempts as one line: the path to the mistake, then the mistake."""
@@ -78,6 +81,15 @@ def misfit(message: str) -> str:
     return f"the checkpoint does not fit {name}: weights {', '.join(parts)}; give its own config, or another file"
 
 
+def explained(message: str) -> str | None:
+    """A line for what users meet as a RuntimeError of torch; None for anything else."""
+    if message.startswith("Error(s) in loading state_dict"):
+        return misfit(message)
+    if UNUSED in message:
+        return f"some parameters take no part in a training step, which several devices need to know: {UNUSED_FLAG}"
+    return None
+
+
 def leave(text: str) -> NoReturn:
     print(f"error: {text}", file=sys.stderr)
     raise SystemExit(2)
@@ -105,6 +117,6 @@ def one_line_errors() -> Iterator[None]:
             raise
         leave(one_line(str(error)))
     except RuntimeError as error:
-        if os.environ.get("PARSIMONY_DEBUG") or not str(error).startswith("Error(s) in loading state_dict"):
+        if os.environ.get("PARSIMONY_DEBUG") or not (text := explained(str(error))):
             raise
-        leave(misfit(str(error)))
+        leave(text)

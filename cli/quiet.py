@@ -12,6 +12,8 @@ WARNINGS = (
     r"The '\w+' does not have many workers",  # data in memory needs none
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # torch's advice to Lightning
     r"Attribute '\w+' is an instance of `nn.Module`",  # under the CLI it is their config that is saved
+    r"The dirpath has changed from",  # a fit from another run's checkpoint, on purpose
+    r"Be aware that when using `ckpt_path`, .*: \['RunRecord'\]",  # a trial keeps no record
     r"There is a wandb run already in progress",  # validate after fit in one process, on purpose
 )
 

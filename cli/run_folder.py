@@ -15,6 +15,7 @@ a saved config starts a new one. Rules:
    (WANDB_RUN_ID), a SLURM job step or a torchrun, together with the fingerprint of the config: a requeued or preempted
    job and an elastic restart find their folder, other work of the same job does not. This goes before rule 1.
 3. Everything else is a new run: the next free number, made with an exclusive mkdir. Nothing is overwritten.
+4. With ``--trainer.fast_dev_run`` a run gets a folder that is gone afterwards, whatever it starts from.
 
 One process chooses. Children that Lightning starts inherit the choice through the environment; processes that an
 outer launcher starts (srun, torchrun) read it from the launch's file, on a file system that all of them see.
@@ -30,6 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+
+from cli import claim
 
 CHOSEN = "PARSIMONY_RUN_FOLDER"
 """Environment variable through which Lightning's child processes learn the folder."""
@@ -86,7 +89,7 @@ def create(base: Path) -> Path:
     while True:
         number = 1 + max((int(path.name) for path in numbered(base)), default=-1)
         try:
-            (base / f"{number:03d}").mkdir(parents=True)
+            claim.make(base / f"{number:03d}")
             return base / f"{number:03d}"
         except FileExistsError:
             continue
@@ -161,10 +164,7 @@ def choose(base: Path, ckpt_path: str | None, subcommand: str, fingerprint: str)
         return started
     folder = to_continue(base, ckpt_path, subcommand) or create(base)
     if launch:
-        marker.parent.mkdir(exist_ok=True)
-        unfinished = marker.with_suffix(f".{os.getpid()}")
-        unfinished.write_text(folder.name)
-        unfinished.replace(marker)  # at once, so that nobody reads half a name
+        claim.leave_note(marker, folder.name)
     return folder
 
 
@@ -184,9 +184,13 @@ def checkpoint_to_load(folder: Path, ckpt_path: str | None, subcommand: str) -> 
         if not found:
             raise FileNotFoundError(f"--ckpt_path {ckpt_path}: no such checkpoint in {folder.parent}/*/checkpoints")
         return str(found)
-    if ckpt_path and "://" not in ckpt_path and not Path(ckpt_path).exists():
-        raise FileNotFoundError(f"--ckpt_path {ckpt_path}: no such file")
     return ckpt_path
+
+
+def require_named(ckpt_path: str | None) -> None:
+    """Raise a FileNotFoundError for a checkpoint given by a path that leads nowhere."""
+    if ckpt_path and ckpt_path not in ("best", "last") and "://" not in ckpt_path and not Path(ckpt_path).exists():
+        raise FileNotFoundError(f"--ckpt_path {ckpt_path}: no such file")
 
 
 def wandb_id(folder: Path) -> str:
@@ -198,10 +202,10 @@ def wandb_id(folder: Path) -> str:
 
 
 def fill_in(value: Any, names: dict[str, str]) -> Any:
-    """``value`` with every ``{name}`` in its strings replaced."""
+    """``value`` with every name in its strings replaced."""
     if isinstance(value, str):
         for name, text in names.items():
-            value = value.replace(f"{{{name}}}", text)
+            value = value.replace(name, text)
         return value
     if isinstance(value, list):
         return [fill_in(item, names) for item in value]
@@ -213,10 +217,24 @@ def fill_in(value: Any, names: dict[str, str]) -> Any:
 
 
 def place(config: Namespace, subcommand: str, fingerprint: str) -> Path:
-    """Choose folder and checkpoint of a run and write them into its config; the folder."""
-    ckpt_path = None if config.ckpt_path is None else str(config.ckpt_path)
-    folder = choose(Path(config.run.dir), ckpt_path, subcommand, fingerprint)
-    config.ckpt_path = checkpoint_to_load(folder, ckpt_path, subcommand)
-    config.trainer = fill_in(config.trainer, {"number": folder.name, "wandb_id": wandb_id(folder)})
+    """Choose folder and checkpoint of a run and write them into its config; the folder.
+
+    Raises:
+        FileNotFoundError: if there is no such checkpoint.
+        ValueError: if another process writes the folder.
+    """
+    base, ckpt_path = Path(config.run.dir), None if config.ckpt_path is None else str(config.ckpt_path)
+    require_named(ckpt_path)
+    is_chosen = CHOSEN in os.environ
+    if config.trainer.get("fast_dev_run"):
+        source = to_continue(base, ckpt_path, subcommand) or base / "none"
+        folder = Path(os.environ[CHOSEN]) if is_chosen else claim.make_trial()
+    else:
+        source = folder = choose(base, ckpt_path, subcommand, fingerprint)
+        if subcommand == "fit" and not is_chosen and process_index() == 0:
+            claim.lock(folder)
+    config.ckpt_path = checkpoint_to_load(source, ckpt_path, subcommand)
+    names = {f"{config.run.dir}/{{number}}": str(folder), "{number}": folder.name, "{wandb_id}": wandb_id(folder)}
+    config.trainer = fill_in(config.trainer, names)
     os.environ[CHOSEN] = str(folder)
     return folder

@@ -5,13 +5,15 @@ import netrc
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 from pytorch_lightning.loggers import WandbLogger
+
+from cli import claim
 
 AGENT_PARAMETER = "_wandb"
 """A preempted run comes back from the agent with this extra parameter, which no config knows (wandb#4237)."""
@@ -29,19 +31,43 @@ def is_logged_in() -> bool:
 
 
 class OurWandbLogger(WandbLogger):
-    """WandbLogger without the argument that wandb 0.31 warns of in every run."""
+    """WandbLogger that opens its run with the first batch behind it: a start that fails leaves no crashed run.
+
+    It also leaves out the argument that wandb 0.31 warns of in every run.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._wandb_init.pop("anonymous", None)
+        self.waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+
+    @property
+    def experiment(self) -> Any:
+        """wandb's run. Lightning asks with ``hasattr`` whether there is one before anything else is ready."""
+        if self._experiment is None and not claim.has_begun():
+            raise AttributeError("the wandb run opens with the first batch")
+        return super().experiment
+
+    def log_hyperparams(self, params: Any) -> None:
+        self._log(super().log_hyperparams, params)
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self._log(super().log_metrics, metrics, step)
+
+    def _log(self, write: Callable[..., None], *content: Any) -> None:
+        self.waiting.append((write, content))
+        if claim.has_begun():
+            waiting, self.waiting = self.waiting, []
+            for write_one, its_content in waiting:
+                write_one(*its_content)
 
 
 @contextmanager
 def session() -> Iterator[None]:
-    """Choose the mode where WANDB_MODE does not, and finish the run however the block ends."""
-    chosen_here = "WANDB_MODE" not in os.environ
-    if chosen_here:
-        os.environ["WANDB_MODE"] = "online" if is_logged_in() else "offline"
+    """Choose what the environment does not, the mode and silence, and finish the run however the block ends."""
+    chosen = {"WANDB_MODE": "online" if is_logged_in() else "offline", "WANDB_SILENT": "true"}
+    chosen = {name: value for name, value in chosen.items() if name not in os.environ}
+    os.environ.update(chosen)
     failed = True
     try:
         yield
@@ -49,8 +75,18 @@ def session() -> Iterator[None]:
     finally:
         if (wandb := sys.modules.get("wandb")) and wandb.run is not None:
             wandb.finish(exit_code=int(failed))
-        if chosen_here:
-            os.environ.pop("WANDB_MODE", None)
+        for name in chosen:
+            os.environ.pop(name, None)
+
+
+def whereabouts() -> str | None:
+    """Where to look at the run that is open: its page, or the command that uploads it; None if there is none."""
+    wandb = sys.modules.get("wandb")
+    if wandb is None or wandb.run is None or wandb.run.disabled:
+        return None
+    if wandb.run.url:
+        return wandb.run.url
+    return f"wandb sync {os.path.relpath(Path(wandb.run.dir).parent)}"
 
 
 def _clean_json(word: str) -> str:
@@ -58,7 +94,10 @@ def _clean_json(word: str) -> str:
     option, _, path = word.rpartition("=")
     if not path.endswith(".json") or not Path(path).is_file():
         return word
-    content = json.loads(Path(path).read_text())
+    try:
+        content = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from None
     if not isinstance(content, dict) or AGENT_PARAMETER not in content:
         return word
     del content[AGENT_PARAMETER]

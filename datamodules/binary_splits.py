@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.arrays.point_sets import gathering_loader, unit_norm
 from datamodules.loading.loaders import data_root
+from modules.components.files.arrays import read_csv
 
 Name = Literal["sonar", "diabetes", "breast_cancer"]
 SONAR = (
@@ -23,7 +24,9 @@ SONAR = (
     "Repository, Connectionist Bench (Sonar, Mines vs. Rocks)"
 )
 
-CLASSES: tuple[set[str | float], ...] = ({"M", "R"}, {1.0, -1.0}, {1.0, 0.0})
+CLASS_NAMES = {"M": np.inf, "R": -np.inf}
+"""As numbers that none of the 60 may be."""
+CLASSES = (set(CLASS_NAMES.values()), {1.0, -1.0}, {1.0, 0.0})
 
 
 def read_sonar(root: Path) -> tuple[Tensor, Tensor]:
@@ -37,18 +40,17 @@ def read_sonar(root: Path) -> tuple[Tensor, Tensor]:
     if not paths:
         raise FileNotFoundError(f"nothing of sonar in {root}. Expected is {SONAR}. Set the root by PARSIMONY_DATA.")
     try:
-        lines = paths[0].read_text(encoding="utf-8-sig").splitlines()
-        rows = [[word.strip() for word in line.split(",")] for line in lines if line.strip()]
-        points = np.array([[float(word) for word in row[:-1]] for row in rows])
-        classes = [row[-1] if row[-1] in ("M", "R") else float(row[-1]) for row in rows]
+        table = read_csv(paths[0], CLASS_NAMES)
     except ValueError as error:
-        raise ValueError(f"{paths[0]} is not {SONAR}: {error}") from None
-    if points.ndim != 2 or points.shape[1] != 60 or not np.isfinite(points).all():
+        raise ValueError(f"{error}. Expected is {SONAR}.") from None
+    points, classes = table[:, :-1], table[:, -1]
+    if points.shape[1] != 60 or not np.isfinite(points).all():
         raise ValueError(f"{paths[0]} holds {points.shape} numbers, not 60 finite ones a line. Expected is {SONAR}.")
-    if set(classes) not in CLASSES:
-        found = ", ".join(sorted(map(str, set(classes))))
+    if set(classes.tolist()) not in CLASSES:
+        names = {number: name for name, number in CLASS_NAMES.items()}
+        found = ", ".join(sorted(str(names.get(c, c)) for c in set(classes.tolist())))
         raise ValueError(f"{paths[0]} has the classes {found}. Expected is {SONAR}.")
-    return torch.from_numpy(points), torch.tensor([int(c in ("M", 1.0)) for c in classes])
+    return torch.from_numpy(points), torch.from_numpy(classes >= 1).long()
 
 
 def read_classes(name: str, root: Path) -> tuple[Tensor, Tensor]:

@@ -11,10 +11,9 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.arrays.array_files import whole_numbers
-from datamodules.arrays.mat_files import read_mat
 from datamodules.arrays.point_sets import GatheredPoints, gathering_loader, unit_norm
 from datamodules.loading.loaders import data_root
+from modules.components.files.arrays import read_array, read_labels
 
 HOW_TO_GET = {
     "extended_yale_b_32x32": "extended_yale_b_32x32.mat with `fea` [2414, 1024] and `gnd` (32x32 crops, 38 subjects)",
@@ -34,11 +33,12 @@ def read_points(path: Path, points_key: str, label_key: str) -> tuple[Tensor, Te
     Raises:
         ValueError: if the file is not a MATLAB file, lacks the arrays or has others than these.
     """
-    points, label = read_mat(path, [points_key, label_key])
-    if points.ndim != 2 or len(points) != label.size:
-        raise ValueError(f"{path}: {points_key} {points.shape} and {label_key} {label.shape} are not points and labels")
+    points = read_array(path, points_key)
+    if points.ndim != 2:
+        raise ValueError(f"{path}: {points_key} of shape {points.shape} is not a matrix [N, D]")
     scale = 255.0 if points.dtype == np.uint8 else 1.0
-    return torch.from_numpy(points.astype(np.float64) / scale), torch.from_numpy(whole_numbers(label, path))
+    label = read_labels(path, len(points), label_key)
+    return torch.from_numpy(points.astype(np.float64) / scale), torch.from_numpy(label)
 
 
 def read_pgm(path: Path) -> np.ndarray:

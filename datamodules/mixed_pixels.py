@@ -1,7 +1,7 @@
 """Hyperspectral images: the paper's Urban scene from its .mat file, and generated mixtures of known abundances.
 
 Batches: ``points`` float64 [B, bands], non-negative; ``index``, ``label`` as in point_sets.py; ``abundances`` float64
-[B, endmembers], which sum to 1, for generated images. Urban: nonnegative_arrays.ArrayFile.
+[B, endmembers], which sum to 1, for generated images. Urban: array_file.ArrayFile.
 """
 
 from typing import Any

@@ -102,10 +102,11 @@ class PhysioNet2017(LightningDataModule):
         <root>/splits/split_5_6_14/train0.json, ...       optional: the published lists of record numbers
 
     Batches: ``signal`` float32 [N, T] in 1/1000 mV, zero after the ``length`` int64 [N] samples of a record;
-    ``label`` int64 [N] (N 0, A 1, O 2, ~ 3); ``name``. At first use the records are packed into one file (see
-    datamodules/signals/cache.py). A record that is truncated, of another rate than 300 Hz, shorter than one window of
-    the spectrogram, or without a label is left out, counted and named; so is one that a list or the reference names and
-    that is not there. ``strict`` refuses instead.
+    ``label`` int64 [N] (N 0, A 1, O 2, ~ 3); ``index`` int64 [N], the record's place in its list; ``name``. ``predict``
+    takes the test list. At first use the records are packed into one file (see datamodules/signals/cache.py). A record
+    that is truncated, of another rate than 300 Hz, in no unit of voltage, shorter than one window of the spectrogram,
+    or without a label is left out, counted and named; so is one that a list or the reference names and that is not
+    there. ``strict`` refuses instead.
 
     Args:
         root: holds the folders; PARSIMONY_DATA or ``data`` if not given.

@@ -140,6 +140,45 @@ def test_a_sweep_reports_a_failure_and_can_be_run_again(
     assert len(scores) == 2 and all(math.isfinite(score) for score in scores)
 
 
+@pytest.mark.parametrize(("goal", "order"), [("minimize", [0.1, 9.0, 10.0]), ("maximize", [10.0, 9.0, 0.1])])
+def test_the_best_trial_is_the_tables_first_row(
+    goal: str, order: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Then those that measured nothing and those that failed, whatever the goal."""
+    scores = {9.0: 9.0, 0.0: math.nan, 0.1: 0.1, 0.5: None, 10.0: 10.0}
+
+    def fake(words: list[str], environment: dict[str, str]) -> int:
+        folder = Path(words[-1].removeprefix("--run.dir="))
+        score = scores[json.loads((folder / "parameters.json").read_text())["lr"]]
+        if score is not None:
+            (folder / "000").mkdir()
+            result = {"fit": {"monitor": "val/loss", "best_score": score, "metrics": {}}}
+            (folder / "000" / "result.json").write_text(json.dumps(result))
+        return int(score is None)
+
+    monkeypatch.setattr(sweep, "execute", fake)
+    file = TOY | {"metric": {"name": "val/loss", "goal": goal}, "parameters": {"lr": {"values": [*scores]}}}
+    Path("s.yaml").write_text(yaml.safe_dump(file))
+    assert sweep.main(["s.yaml"]) == 1
+    rows = [line.split("│")[2:4] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert [row[0].strip() for row in rows[:3]] == [f"{score:.6g}" for score in order]
+    assert {row[0].strip() for row in rows[3:]} == {"nan", "failed"}
+
+
+def test_the_newest_finished_run_of_a_trial_counts() -> None:
+    folder = Path("trial")
+    for number, score in (("998", 3.0), ("999", 2.0), ("1000", 1.0), ("1001", None)):
+        (folder / number).mkdir(parents=True)
+        if score is not None:
+            fit = {"monitor": "val/loss", "best_score": score, "metrics": {"val/loss": 5.0, "val/error": 7.0}}
+            (folder / number / "result.json").write_text(json.dumps({"fit": fit}))
+    (folder / "1001" / "result.json").write_text(json.dumps({"test": {}}))
+    assert sweep.score_of(folder, "val/loss") == 1.0
+    assert sweep.score_of(folder, "val/error") == 7.0
+    assert math.isnan(sweep.score_of(folder, "val/nothing") or 0.0)
+    assert sweep.score_of(Path("nowhere"), "val/loss") is None
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_shipped_sweeps_parse_as_the_agent_would_start_them(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

@@ -13,6 +13,9 @@ import pytest
 import torch
 import yaml
 
+import codec
+import sweep
+from cli import checkout
 from tests.toys import Toy
 from train import main
 
@@ -115,6 +118,34 @@ def wrong_checkpoints() -> None:
     torch.save([1, 2], "numbers.ckpt")
     torch.save({"state_dict": {}, "callback": print}, "code.ckpt")
     Path("half.ckpt").write_bytes(Path("other.ckpt").read_bytes()[:-100])
+
+
+HINTS = [
+    ([], "name a subcommand and an experiment: python train.py fit --config configs/"),
+    (["fit"], "fit needs an experiment: --config configs/<method>/<experiment>.yaml"),
+    (["--config", "toy.yaml", "fit"], "the subcommand comes first: python train.py fit --config ..."),
+    (["fit", "--config", "toy/overlays/a.yaml"], "toy/overlays/a.yaml is an overlay of an experiment"),
+]
+
+
+@pytest.mark.parametrize(("words", "line"), HINTS)
+def test_half_a_command_line_is_one_line_too(words: list[str], line: str, capfd: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    errors = capfd.readouterr().err
+    assert stop.value.code == 2 and line in errors and len(errors.splitlines()) == 1
+
+
+def test_the_programs_run_from_a_checkout(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(checkout, "ROOT", Path("site-packages").resolve())  # where `pip install .` puts the code
+    Path("sweep.yaml").touch()
+    programs = (lambda: fit(), lambda: sweep.main(["sweep.yaml"]), lambda: sys.exit(codec.main(["models"])))
+    for program in programs:
+        with pytest.raises(SystemExit) as stop:
+            program()
+        lines = capfd.readouterr().err.splitlines()
+        assert stop.value.code == 2 and len(lines) == 1
+        assert "the programs run from a checkout" in lines[0] and "pip install -e ." in lines[0]
 
 
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,15 +280,25 @@ def start(*options: str, **environment: str) -> subprocess.CompletedProcess:
 
 
 def test_sigterm_of_a_process_and_offline_wandb() -> None:
-    done = start(f"--model.init_args.signal_at=[2,{int(signal.SIGTERM)}]", WANDB_MODE="offline", WANDB_SILENT="true")
+    done = start(f"--model.init_args.signal_at=[2,{int(signal.SIGTERM)}]", WANDB_MODE="offline")
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr and "wandb:" not in done.stdout + done.stderr
     state = torch.load(RUNS / "000" / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["global_step"] == 3
     identity = (RUNS / "000" / "wandb_id").read_text()
     [record] = (RUNS / "000" / "wandb").glob(f"offline-run-*-{identity}/*.wandb")
     content = record.read_bytes()
     assert b"tests.toys.Network" in content and b"step_size" in content and b"max_epochs" in content
+
+
+def test_wandb_opens_no_run_for_a_failed_start_and_says_where_a_good_one_is() -> None:
+    done = start("--data.init_args.root=/nowhere", WANDB_MODE="offline")
+    assert "wandb:" not in done.stdout + done.stderr
+    assert done.returncode == 2 and not Path("runs").exists() and done.stderr.endswith("make the folder first\n")
+    done = start("--trainer.max_epochs=1", WANDB_MODE="offline")
+    assert done.returncode == 0 and "wandb:" not in done.stdout + done.stderr
+    [folder] = (RUNS / "000" / "wandb").glob("offline-run-*")
+    assert f"wandb       wandb sync {folder}" in done.stdout
 
 
 def test_two_processes_validate_as_one() -> None:

@@ -53,11 +53,21 @@ class Toy(LightningModule):
     def test_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
         self.log("test/loss", self.loss(batch), batch_size=len(batch["label"]), sync_dist=True)
 
+    def predict_step(self, batch: dict[str, Tensor], batch_index: int) -> Tensor:
+        return self.network(batch["points"]).squeeze(1)
+
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.parameters())
         if self.lr_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}
+
+
+class Mute(LightningModule):
+    """Has nothing to predict."""
+
+    def __init__(self, network: Network, optimizer: OptimizerCallable = torch.optim.Adam, **kwargs: Any) -> None:
+        super().__init__()
 
 
 class EpochSampler(DistributedSampler):
@@ -111,4 +121,4 @@ class Points(LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         return DataLoader(self.val, batch_size=8)  # type: ignore[arg-type]
 
-    test_dataloader = val_dataloader
+    test_dataloader = predict_dataloader = val_dataloader

@@ -84,7 +84,7 @@ class ClassificationReport(Callback):
             figure.savefig(folder / f"report.{split}.png", dpi=100)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image(f"{split}/confusion", [str(folder / f"report.{split}.png")])
+                logger.log_image(f"{split}/confusion", [str(folder / f"report.{split}.png")], trainer.global_step)
         if split == "test":
             print_table(rows, accuracy)
 

@@ -13,6 +13,8 @@ from pytorch_lightning.loggers import WandbLogger
 from scipy.linalg import eigh
 from scipy.sparse import csr_array
 
+from callbacks.predictions import is_writer
+
 MOST_CELLS = 200
 """Rows and columns of the affinity's picture; a cell sums over several points where there are more."""
 MOST_POINTS = 2000
@@ -77,12 +79,10 @@ class ClusterPicture(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Unlike the end of training this comes, too, where a run that was stopped behind its last step goes on."""
         graph: Any = pl_module.graph
-        if graph is None:
-            return
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if graph is None or not is_writer(trainer):
             return
         path = Path(trainer.default_root_dir) / "clusters.png"
         draw_clusters(graph, pl_module.fitted_outputs()[1].numpy(), path)  # type: ignore[operator,arg-type]
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image("train/clusters", [str(path)])
+                logger.log_image("train/clusters", [str(path)], trainer.global_step)

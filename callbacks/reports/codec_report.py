@@ -53,7 +53,7 @@ class CodecReport(Callback):
         print(f"samples     {picture}")
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                logger.log_image("samples", [str(picture)])
+                logger.log_image("samples", [str(picture)], trainer.global_step)
 
     def _table(self, pl_module: LightningModule, images: dict[str, np.ndarray]) -> Table:
         """bpsp of real files; each of ours is decoded from its bytes and compared."""

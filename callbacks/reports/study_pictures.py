@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from callbacks.predictions import is_writer
 from callbacks.reports.study_table import group
 
 matplotlib.use("Agg")
@@ -81,7 +82,7 @@ class CurvePicture(Callback):
         self.names, self.y, self.log = [x] if isinstance(x, str) else x, y, log
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
+        if is_writer(trainer):
             axis = ", ".join(name.removeprefix("with_") for name in self.names)
             kept = [
                 {"draw": record["draw"], "algorithm": record["algorithm"], axis: record[name], self.y: record[self.y]}
@@ -100,7 +101,7 @@ class PhasePicture(Callback):
         self.x, self.y, self.value = x, y, value
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
+        if is_writer(trainer):
             keys = ("draw", "algorithm", self.x, self.y, self.value)
             kept = [{k: r[k] for k in keys} for r in pl_module.records]  # type: ignore[union-attr]
             path = Path(trainer.default_root_dir) / "phases.png"
@@ -119,6 +120,6 @@ class StoppingPicture(Callback):
         self.dims, self.ambient = dims, ambient
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
+        if is_writer(trainer):
             table = group(pl_module.records, ["true_positives", "false_positives"])  # type: ignore[arg-type]
             draw_rates(table, self.dims, self.ambient, Path(trainer.default_root_dir) / "stopping.png")

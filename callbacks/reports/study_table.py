@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from callbacks.predictions import is_writer
+
 Record = dict[str, Any]
 
 
@@ -69,7 +71,7 @@ class StudyTable(Callback):
         self.write(trainer, pl_module)
 
     def write(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
+        if not is_writer(trainer):
             return
         folder, records = Path(trainer.default_root_dir), list(pl_module.records)  # type: ignore[arg-type]
         folder.mkdir(parents=True, exist_ok=True)

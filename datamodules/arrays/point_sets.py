@@ -6,16 +6,13 @@ Batches of points are dicts: ``points`` float64 [B, D], ``index`` int64 [B] (the
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.arrays.array_files import read_csv, read_npy
 from datamodules.loading.loaders import EpochSampler, ResumableDataLoader, evaluation_loader, rank_and_world
 
 NO_LABEL = -1
@@ -88,23 +85,3 @@ def unit_norm(points: Tensor) -> Tensor:
     """Rows scaled to Euclidean norm 1; zero rows stay zero."""
     norms = points.norm(dim=1, keepdim=True)
     return points / torch.where(norms > 0, norms, 1.0)
-
-
-def read_numbers(path: Path) -> np.ndarray:
-    """Real numbers of a .npy file (any shape) or of a .csv file ([N, D]), as in array_files.py."""
-    if path.suffix not in (".npy", ".csv"):
-        raise ValueError(f"{path} cannot be read: its name must end in .npy or .csv")
-    return read_npy(path) if path.suffix == ".npy" else read_csv(path)
-
-
-def read_matrix(path: Path) -> np.ndarray:
-    """float64 [N, D] with N, D >= 1 of a .npy file or of a .csv file with at most one header line.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it holds anything but a matrix of real numbers.
-    """
-    matrix = read_numbers(path)
-    if matrix.ndim != 2:
-        raise ValueError(f"{path} holds an array of shape {matrix.shape}, not a real matrix [N, D]")
-    return np.require(matrix, np.float64)

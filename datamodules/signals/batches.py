@@ -34,10 +34,19 @@ class Records(Dataset):
         rows: int64 [R], which records of the cache, in this set's order.
         labels: int64 [R].
         pad_to: every batch is padded to so many samples; None pads to its longest record.
+        index: int64 [R], the number of each record in the set that they were taken from; 0, 1, ... if not given.
     """
 
-    def __init__(self, cache: Cache, rows: np.ndarray, labels: np.ndarray, pad_to: int | None = None) -> None:
+    def __init__(
+        self,
+        cache: Cache,
+        rows: np.ndarray,
+        labels: np.ndarray,
+        pad_to: int | None = None,
+        index: np.ndarray | None = None,
+    ) -> None:
         self.cache, self.rows, self.pad_to = cache, rows, pad_to
+        self.index = torch.from_numpy(np.arange(len(rows)) if index is None else index)
         self.labels = torch.from_numpy(labels)
         self.lengths = (cache.offsets[rows + 1] - cache.offsets[rows]).astype(np.int64)
 
@@ -48,7 +57,7 @@ class Records(Dataset):
         return self.__getitems__([draw])
 
     def __getitems__(self, draws: Sequence[tuple[int, int] | int]) -> Batch:
-        """``signal`` float32 [N, T] in 1/1000 mV, ``length`` and ``label`` int64 [N], ``name`` list of N."""
+        """``signal`` float32 [N, T] in 1/1000 mV, ``length``, ``label`` and ``index`` int64 [N], ``name`` list of N."""
         indices = [draw[1] if isinstance(draw, tuple) else draw for draw in draws]
         lengths = self.lengths[indices]
         width = self.pad_to or int(lengths.max())
@@ -60,6 +69,7 @@ class Records(Dataset):
             "signal": torch.from_numpy(signal),
             "length": torch.from_numpy(lengths.clip(max=width)),
             "label": self.labels[indices],
+            "index": self.index[indices],
             "name": [self.cache.names[record] for record in self.rows[indices]],
         }
 
@@ -143,5 +153,5 @@ def training_batches(
 def evaluation_batches(records: Records, batch_size: int, num_workers: int, trainer: Trainer | None) -> DataLoader:
     """Every record exactly once, shortest first."""
     order = np.argsort(records.lengths, kind="stable")
-    by_length = Records(records.cache, records.rows[order], records.labels.numpy()[order], records.pad_to)
+    by_length = Records(records.cache, records.rows[order], records.labels.numpy()[order], records.pad_to, order)
     return evaluation_loader(by_length, batch_size, num_workers, trainer, collate_fn=as_it_is)

@@ -21,12 +21,14 @@ from datamodules.loading.packing import fingerprint, remove_others, unfinished, 
 from datamodules.loading.reporting import track
 
 UNITS_PER_MV = 1000
+MILLIVOLTS = {"V": 1000.0, "mV": 1.0, "uV": 0.001}
 VERSION = 1
 """Of what ``build`` writes; part of the fingerprint."""
 MISSING = "with a header or a signal file missing"
 DAMAGED = "truncated or unreadable"
 OTHER_RATE = "of another sampling rate"
 TOO_SHORT = "too short"
+NO_VOLTAGE = "in a unit that is no voltage"
 
 
 class SkippedRecordError(ValueError):
@@ -50,14 +52,14 @@ def read_record(path: Path, sampling_rate: int, min_samples: int) -> np.ndarray:
     """The only signal of a WFDB record as int16 [T], in 1/1000 mV.
 
     Raises:
-        SkippedRecordError: if it is missing, damaged, too short or of another sampling rate.
+        SkippedRecordError: if it is missing, damaged, too short, of another sampling rate or no voltage.
     """
     if not (path.with_suffix(".hea").is_file() and path.with_suffix(".mat").is_file()):
         raise SkippedRecordError(MISSING)
     try:
         record = wfdb.rdrecord(str(path), physical=False)
         signal = record.d_signal[:, 0].astype(np.int32)
-        gain, baseline, declared = record.adc_gain[0], record.baseline[0], record.sig_len
+        gain, baseline, unit, declared = record.adc_gain[0], record.baseline[0], record.units[0], record.sig_len
     except Exception as error:  # wfdb raises whatever a damaged header makes it stumble over
         raise SkippedRecordError(DAMAGED) from error
     if len(signal) != declared:
@@ -66,8 +68,10 @@ def read_record(path: Path, sampling_rate: int, min_samples: int) -> np.ndarray:
         raise SkippedRecordError(OTHER_RATE)
     if len(signal) < min_samples:
         raise SkippedRecordError(TOO_SHORT)
-    if (gain, baseline) != (UNITS_PER_MV, 0):
-        signal = np.rint((signal - baseline) * (UNITS_PER_MV / gain)).astype(np.int32)
+    if unit not in MILLIVOLTS:
+        raise SkippedRecordError(NO_VOLTAGE)
+    if (gain, baseline, unit) != (UNITS_PER_MV, 0, "mV"):
+        signal = np.rint((signal - baseline) * (UNITS_PER_MV / gain * MILLIVOLTS[unit])).astype(np.int32)
     return np.clip(signal, -32768, 32767).astype(np.int16)
 
 

@@ -155,10 +155,6 @@ class DenseNet(nn.Module):
         self.blocks = nn.Sequential(*layers)
         self.norm = nn.BatchNorm2d(channels)
         self.classifier = nn.Linear(channels, num_classes)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw all weights anew and forget the batch norms' statistics."""
         draw_weights(self)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from modules.born_again.initialisation import draw_uniform
-
 State = tuple[Tensor, Tensor]
 
 
@@ -20,7 +18,8 @@ class LSTMLanguageModel(nn.Module):
     """Embedding, LSTM, linear layer, with dropout before, between and behind the LSTM's layers: 51.0 M parameters.
 
     The paper says a single layer of 1500 units, tied, and 52 M. One tied layer has 33.0 M, one untied 48.0 M, two
-    tied 51.0 M, hence the default of two. Sizes for 10,000 words.
+    tied 51.0 M, hence the default of two. Sizes for 10,000 words. First weights: U(+-0.1) for words, zero output
+    bias, U(+-1 / sqrt(H)) in the LSTM, as in the well-known public recipe with this size; the paper gives none.
 
     Args:
         vocabulary: V.
@@ -50,17 +49,10 @@ class LSTMLanguageModel(nn.Module):
         if tied:
             self.decoder.weight = self.embedding.weight
         self.dropout = nn.Dropout(dropout)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw all weights anew: U(+-0.1) for words, zero output bias, U(+-1 / sqrt(H)) in the LSTM.
-
-        These are the ranges of the well-known public recipe with this size; the paper gives none.
-        """
-        draw_uniform(self.embedding.weight, 0.1)
-        self.lstm.reset_parameters()
-        if self.decoder.weight is not self.embedding.weight:
-            draw_uniform(self.decoder.weight, 0.1)
+        nn.init.uniform_(self.embedding.weight, -0.1, 0.1)
+        self.lstm.reset_parameters()  # again, behind the words: so a seed has always given its weights
+        if not tied:
+            nn.init.uniform_(self.decoder.weight, -0.1, 0.1)
         nn.init.zeros_(self.decoder.bias)
 
     def forward(self, tokens: Tensor, state: State | None = None) -> tuple[Tensor, State]:
@@ -116,7 +108,8 @@ class Highway(nn.Module):
 class CNNLSTMLanguageModel(nn.Module):
     """Kim et al.'s large model of characters, with the words as output: 19.4 M parameters at 10,000 words.
 
-    Dropout acts between the layers of the LSTM and on its output, not on the words' vectors.
+    Dropout acts between the layers of the LSTM and on its output, not on the words' vectors. First weights: U(+-0.05),
+    the highways' gates around -2, so that at first words pass unchanged.
 
     Args:
         vocabulary: V, the words to predict.
@@ -155,12 +148,8 @@ class CNNLSTMLanguageModel(nn.Module):
         self.lstm = nn.LSTM(features, units, layers, dropout=dropout if layers > 1 else 0.0)
         self.decoder = nn.Linear(units, vocabulary)
         self.dropout = nn.Dropout(dropout)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw all weights anew from U(+-0.05), the highways' gates around -2: at first words pass unchanged."""
         for parameter in self.parameters():
-            draw_uniform(parameter, 0.05)
+            nn.init.uniform_(parameter, -0.05, 0.05)
         with torch.no_grad():
             self.words.embedding.weight[0] = 0.0
             for layer in self.highways.modules():

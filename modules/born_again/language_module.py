@@ -13,8 +13,8 @@ from modules.born_again.language import State
 from modules.born_again.losses import ban_with_labels, labels_only
 from modules.born_again.module import Loss
 from modules.born_again.perplexity import Perplexity
-from modules.born_again.teachers import load_weights
 from modules.components.frozen import Frozen
+from modules.components.students import load_student
 
 Batch = dict[str, Any]
 Network = Callable[[Tensor, State | None], tuple[Tensor, State]]
@@ -41,14 +41,15 @@ class BornAgainLanguageModel(LightningModule):
     the whole text.
 
     Args:
-        student: tokens [T, N] (or ``chars`` [T, N, L]) and a state -> logits [T, N, V] and the state.
+        student: makes a network of tokens [T, N] (or ``chars`` [T, N, L]) and a state -> logits [T, N, V] and the
+            state, with first weights of its own.
         inputs: which of the batch's entries the networks read.
         loss: of student's logits, teacher's logits and targets. The paper found that only BAN+L works here.
         sum_steps: the loss is a mean over streams but a sum over the steps of a window, as in Zaremba et al., whose
             learning rates near 1 it fits; otherwise the mean over both.
         optimizer: called with the student's trainable parameters.
         lr_scheduler: called with the optimizer and stepped after every epoch, with ``val/perplexity`` where it asks.
-        teacher: of the first generation, where there is one already.
+        teacher: makes that of the first generation, where there is one already.
         teacher_weights: a checkpoint of this module whose student has ``teacher``'s form.
     """
 
@@ -56,34 +57,37 @@ class BornAgainLanguageModel(LightningModule):
 
     def __init__(
         self,
-        student: nn.Module,
+        student: Callable[[], nn.Module],
         inputs: Literal["tokens", "chars"] = "tokens",
         loss: Loss = ban_with_labels,
         sum_steps: bool = True,
         optimizer: OptimizerCallable = torch.optim.SGD,
         lr_scheduler: LRSchedulerCallable | None = None,
-        teacher: nn.Module | None = None,
+        teacher: Callable[[], nn.Module] | None = None,
         teacher_weights: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         if inputs not in ("tokens", "chars"):
             raise ValueError(f"inputs must be tokens or chars, got {inputs!r}")
-        self.student, self.inputs, self.loss, self.sum_steps = student, inputs, loss, sum_steps
+        self.make_student, self.student = student, student()
+        self.inputs, self.loss, self.sum_steps = inputs, loss, sum_steps
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         if (teacher is None) != (teacher_weights is None):
             raise ValueError(
                 "a teacher from outside needs both teacher, its network, and teacher_weights, a checkpoint"
             )
-        self.teacher = None if teacher is None else Frozen(teacher)
+        self.teacher = None if teacher is None else Frozen(teacher())
         self.teacher_weights = teacher_weights
         self.readers: dict[str, Reader] = {}
         self.resumed: dict[str, State] = {}
         self.val_perplexity, self.test_perplexity = Perplexity(), Perplexity()
 
     def setup(self, stage: str) -> None:
+        if stage == "predict":
+            raise ValueError("a language model has a number for a whole text, its perplexity: test prints it")
         if stage == "fit" and self.teacher is not None and self.teacher_weights is not None:
-            load_weights(self.teacher, self.teacher_weights)
+            load_student(self.teacher, self.teacher_weights)
 
     def on_train_start(self) -> None:
         if self.teacher is not None:

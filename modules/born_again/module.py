@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from modules.born_again.losses import ban, labels_only
-from modules.born_again.teachers import load_weights
 from modules.components.frozen import Frozen
+from modules.components.students import load_student
 
 Batch = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -23,17 +23,22 @@ def wrong(logits: Tensor, label: Tensor) -> Tensor:
     return 100.0 * (logits.argmax(1) != label).float()
 
 
+def mean_metric() -> MeanMetric:
+    """Without its search for NaN, at which a GPU would wait in every step."""
+    return MeanMetric(nan_strategy="disable")
+
+
 class BornAgainClassifier(LightningModule):
     """Train ``student`` on labels, or as ``teacher`` has it; ``callbacks.generations`` turns one into the other.
 
     ``val/error`` and ``test/error`` are percentages of misclassified images.
 
     Args:
-        student: normalised images [N, 3, H, W] -> logits [N, K].
+        student: makes a network of normalised images [N, 3, H, W] -> logits [N, K], with first weights of its own.
         loss: of student's logits, teacher's logits and labels: one of ``modules.born_again.losses``.
         optimizer: called with the student's trainable parameters.
         lr_scheduler: called with the optimizer and stepped after every epoch.
-        teacher: of the first generation, where there is one already; may be another network than the student.
+        teacher: makes that of the first generation, where there is one already; may be another than the student.
         teacher_weights: a checkpoint of this module whose student has ``teacher``'s form, such as generation_0.ckpt;
             goes with ``teacher``.
         mean, std: of the three channels, in 0..1.
@@ -47,35 +52,36 @@ class BornAgainClassifier(LightningModule):
 
     def __init__(
         self,
-        student: nn.Module,
+        student: Callable[[], nn.Module],
         loss: Loss = ban,
         optimizer: OptimizerCallable = torch.optim.SGD,
         lr_scheduler: LRSchedulerCallable | None = None,
-        teacher: nn.Module | None = None,
+        teacher: Callable[[], nn.Module] | None = None,
         teacher_weights: str | None = None,
         mean: Sequence[float] = CIFAR10_MEAN,
         std: Sequence[float] = CIFAR10_STD,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.student = student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.make_student = student
+        self.student = student().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss, self.optimizer, self.lr_scheduler = loss, optimizer, lr_scheduler
         if (teacher is None) != (teacher_weights is None):
             raise ValueError(
                 "a teacher from outside needs both teacher, its network, and teacher_weights, a checkpoint"
             )
-        self.teacher = None if teacher is None else Frozen(teacher.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        self.teacher = None if teacher is None else Frozen(teacher().to(memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.teacher_weights = teacher_weights
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
-        self.train_error, self.val_error, self.test_error = MeanMetric(), MeanMetric(), MeanMetric()
+        self.train_error, self.val_error, self.test_error = mean_metric(), mean_metric(), mean_metric()
 
     mean: Tensor
     std: Tensor
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.teacher is not None and self.teacher_weights is not None:
-            load_weights(self.teacher, self.teacher_weights)
+            load_student(self.teacher, self.teacher_weights)
 
     def on_train_start(self) -> None:
         if self.teacher is not None:
@@ -117,7 +123,7 @@ class BornAgainClassifier(LightningModule):
         self, networks: Mapping[int, Frozen], groups: Mapping[str, Sequence[int]], batches: Iterable[Batch]
     ) -> dict[str, Tensor]:
         """Error in percent of the mean of each group's probabilities, over all ranks."""
-        errors = {name: MeanMetric().to(self.device) for name in groups}
+        errors = {name: mean_metric().to(self.device) for name in groups}
         for batch in batches:
             x = self.normalized(batch["image"])
             probabilities = {g: network(x).float().softmax(1) for g, network in networks.items()}

@@ -102,10 +102,6 @@ class WideResNet(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.norm = nn.BatchNorm2d(channels)
         self.classifier = nn.Linear(channels, num_classes)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw all weights anew and forget the batch norms' statistics."""
         draw_weights(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -166,14 +162,7 @@ class ResNetStudent(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
         self.classifier = nn.Linear(channels, num_classes)
         self.inherited = False
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw all weights but the inherited ones anew and forget the batch norms' statistics."""
-        parts: list[nn.Module] = [self.blocks, self.norm]
-        if not self.inherited:
-            parts += [self.stem, self.classifier]
-        for part in parts:
+        for part in (self.blocks, self.stem, self.classifier):  # another order gives a seed other weights
             draw_weights(part)
 
     def inherit(self, teacher: nn.Module) -> None:

@@ -46,8 +46,9 @@ def entry(checkpoint: dict[str, Any], name: str, owner: object) -> Any:
     return checkpoint[name]
 
 
-def require(path: Path | str, training: bool) -> None:
-    """See before a network is built that a run can load ``path``, and with ``training`` that fit can go on from it.
+def require(path: Path | str, training: bool) -> dict[str, Any]:
+    """The content, after seeing, before a network is built, that a run can load it, and with ``training`` that fit can
+    go on from it.
 
     Raises:
         FileNotFoundError, CheckpointError: as ``read_checkpoint``; the latter also for a file that is not Lightning's,
@@ -59,3 +60,4 @@ def require(path: Path | str, training: bool) -> None:
         raise CheckpointError(f"{path} is no checkpoint of a run: give one that train.py wrote")
     if training and not (isinstance(loops, dict) and "fit_loop" in loops and all(k in content for k in TRAINING_STATE)):
         raise CheckpointError(f"{path} holds weights only: test and predict take it, but fit goes on from a last.ckpt")
+    return content

@@ -4,7 +4,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Frozen:
@@ -16,10 +16,14 @@ class Frozen:
 
     Args:
         network: copied with its weights, device and memory format.
+        weights: put into the copy in place of the network's own.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+    def __init__(self, network: nn.Module, weights: dict[str, Tensor] | None = None) -> None:
+        self.network = copy.deepcopy(network)
+        if weights is not None:
+            self.network.load_state_dict(weights)
+        self.network.eval().requires_grad_(False)
 
     def __call__(self, *args: Any) -> Any:
         with torch.no_grad():  # not inference mode: a loss with gradients takes the result

@@ -2,7 +2,7 @@
 
 A loader shards its items over ranks and repeats a few, so that all ranks take equally many. Items are told apart by
 their ``index`` in the set; batches without one count as they come, in a single process. A batch is a dict of tensors
-[B, ...].
+[B, ...] and lists of B words.
 """
 
 from collections.abc import Callable
@@ -42,6 +42,11 @@ def done_on_all_ranks(work: Callable[[], T]) -> list[T]:
     return parts
 
 
+def joined(parts: list[Any]) -> Any:
+    """Tensors or lists as one."""
+    return torch.cat(parts) if isinstance(parts[0], Tensor) else [item for part in parts for item in part]
+
+
 def together(batches: list[Batch]) -> Batch:
     """The batches of a rank as one; without batches an empty dict.
 
@@ -52,7 +57,7 @@ def together(batches: list[Batch]) -> Batch:
     if len(names) > 1:
         raise ValueError(f"batches hold different entries: {' and '.join(', '.join(name) for name in sorted(names))}")
     try:
-        return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]} if batches else {}
+        return {name: joined([batch[name] for batch in batches]) for name in batches[0]} if batches else {}
     except RuntimeError as error:
         raise ValueError(f"batches do not fit together: {error}") from error
 
@@ -101,7 +106,7 @@ def all_items(batches: list[Batch]) -> Batch:
     order = whole["index"].argsort(stable=True)
     index = whole["index"][order]
     order = order[torch.cat((index.new_ones(1).bool(), index.diff() > 0))]
-    return {name: value[order] for name, value in whole.items()}
+    return {n: v[order] if isinstance(v, Tensor) else [v[i] for i in order.tolist()] for n, v in whole.items()}
 
 
 def gather_records(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

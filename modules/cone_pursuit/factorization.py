@@ -10,9 +10,20 @@ from torch import Tensor
 
 from modules.components.checkpoint_file import entry
 from modules.components.gathering import Batch, all_items
-from modules.cone_pursuit.factors import FactorCorrection, Update, compose, decompose, hals, total, unit_terms
-from modules.cone_pursuit.gathering import Study
-from modules.cone_pursuit.kullback_leibler import best_rank_one, ccd, multiplicative, weigh
+from modules.components.gathering_module import Gathering, Study
+from modules.cone_pursuit.factors import (
+    FactorCorrection,
+    Update,
+    best_rank_one,
+    ccd,
+    compose,
+    decompose,
+    hals,
+    multiplicative,
+    total,
+    unit_terms,
+    weigh,
+)
 from modules.cone_pursuit.nnls import nnls
 from modules.cone_pursuit.objectives import KullbackLeibler, LeastSquares
 from modules.cone_pursuit.oracles import RankOne
@@ -51,7 +62,7 @@ LOSSES = {
 }
 
 
-class Factorization(Study):
+class Factorization(Gathering, Study):
     """Approximate the gathered array [N, ...] by a sum X of non-negative rank-one terms.
 
     A pursuit adds terms one after the other and corrects all of them after each iteration; a baseline corrects random
@@ -175,6 +186,10 @@ class Factorization(Study):
         points = batch["points"]
         sides = [factor[None].to(points) for factor in self.factors[1:]]
         return self.loss.code(compose(sides)[0].flatten(1), points.flatten(1))
+
+    def fitted_arrays(self) -> dict[str, Tensor] | None:
+        """``mode_0`` [N, K], ``mode_1``, ...: the best factors of the last fit, for callbacks/fitted_arrays.py."""
+        return {f"mode_{m}": factor for m, factor in enumerate(self.factors)} or None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

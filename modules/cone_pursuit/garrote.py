@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modules.components.gathering import Batch, gather_records
-from modules.cone_pursuit.gathering import Study
+from modules.components.gathering_module import Study
 from modules.cone_pursuit.objectives import Logistic
 from modules.cone_pursuit.oracles import NonNegativeBall
 from modules.cone_pursuit.solvers import ALGORITHMS, pursue
@@ -115,7 +115,7 @@ class GarroteStudy(Study):
                     "objective": float(objective.value(c)),
                 }
             )
-        self.optimizers().step()  # type: ignore[union-attr]
+        self.count_step()
 
     def shrink(self, objective: Logistic, name: str) -> Tensor:
         """c [1, p]."""

@@ -1,18 +1,19 @@
 """Cone pursuit as LightningModules: code a set of points, and the convergence study of the paper."""
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from modules.components.gathering import Batch, gather_records, own_items
-from modules.cone_pursuit.gathering import Gathering, Study
+from modules.components.gathering import Batch, all_items, gather_records, own_items
+from modules.components.gathering_module import Gathering, Study
+from modules.cone_pursuit.coding import check_algorithm, code, read_dictionary
 from modules.cone_pursuit.nnls import nnls
 from modules.cone_pursuit.objectives import LeastSquares
-from modules.cone_pursuit.oracles import NEW, Dictionary
-from modules.cone_pursuit.solvers import ALGORITHMS, Result, pursue
+from modules.cone_pursuit.oracles import Dictionary
+from modules.cone_pursuit.solvers import ALGORITHMS, pursue
 
 
 class ConeCoding(Gathering):
@@ -20,13 +21,15 @@ class ConeCoding(Gathering):
 
     ``fit`` gathers the points, codes them at the end of the epoch (each rank its own, none twice) and logs
     ``train/relative_error`` |x - y|_F / |y|_F, ``train/atoms`` (active atoms a point) and ``train/certificate``, the
-    largest -min_z <g, z> left. ``predict`` returns the coefficients [B, n] of new points.
+    largest -min_z <g, z> left. The codes are kept in the checkpoint. ``predict`` returns the coefficients [B, n] of new
+    points.
 
     Args:
-        dictionary: .npy file [d, n], an atom in each column.
+        dictionary: .npy, .csv or .mat file [d, n], an atom in each column.
         algorithm: nnmp, amp, pwmp, fcmp0, fcmp1, or nnls for the exact solution.
         max_iterations: oracle calls of a pursuit.
         max_atoms: active atoms at which the pursuit of a point ends.
+        variable: of a .mat file; not needed where it holds one array.
 
     Raises:
         FileNotFoundError, ValueError: for a missing file, one that holds no finite real matrix, and options out of
@@ -34,17 +37,22 @@ class ConeCoding(Gathering):
     """
 
     def __init__(
-        self, dictionary: str, algorithm: str = "fcmp1", max_iterations: int = 50, max_atoms: int | None = None
+        self,
+        dictionary: str,
+        algorithm: str = "fcmp1",
+        max_iterations: int = 50,
+        max_atoms: int | None = None,
+        variable: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if algorithm not in (*ALGORITHMS, "nnls"):
-            raise ValueError(f"unknown algorithm {algorithm}: choose one of {', '.join((*ALGORITHMS, 'nnls'))}")
+        check_algorithm(algorithm)
         if max_iterations < 1 or (max_atoms is not None and max_atoms < 1):
             raise ValueError(f"need max_iterations >= 1 and max_atoms >= 1, not {max_iterations}, {max_atoms}")
         self.dictionary = dictionary
-        self.register_buffer("atoms", read_dictionary(Path(dictionary)), persistent=False)
+        self.register_buffer("atoms", read_dictionary(Path(dictionary), variable), persistent=False)
         self.algorithm, self.max_iterations, self.max_atoms = algorithm, max_iterations, max_atoms
+        self.fitted: Batch = {}  # codes [N, n] of the last fit and, where known, index int64 [N]
 
     def code(self, points: Tensor) -> Tensor:
         """Coefficients [B, n] of points [B, d], float64.
@@ -56,26 +64,18 @@ class ConeCoding(Gathering):
         if points.ndim != 2 or points.shape[1] != atoms.shape[0]:
             found = f"points {[*points.shape]} do not fit the atoms of {self.dictionary}"
             raise ValueError(f"{found}, a matrix {[*atoms.shape]} with an atom in each column: transpose one of them?")
-        points = points.to(atoms)
         if not len(points):  # a rank whose points are all repeated
-            return points.new_zeros(0, atoms.shape[1])
-        if self.algorithm == "nnls":
-            return nnls(atoms, points).coefficients
-        result = pursue(
-            LeastSquares(points),
-            Dictionary(atoms),
-            points,
-            self.algorithm,
-            self.max_iterations,
-            max_atoms=self.max_atoms,
-        )
-        return by_key(result, atoms.shape[1])
+            return atoms.new_zeros(0, atoms.shape[1])
+        return code(atoms, points.to(atoms), self.algorithm, self.max_iterations, self.max_atoms)
 
     def on_train_epoch_end(self) -> None:
         atoms = cast(Tensor, self.atoms)
-        points = own_items(self.gathered, self.global_rank)["points"].to(atoms)
+        items = own_items(self.gathered, self.global_rank)
         self.gathered = []
+        points = items["points"].to(atoms)
         codes = self.code(points)
+        own = {name: items[name] for name in ("index",) if name in items}
+        self.fitted = all_items([own | {"codes": codes.cpu()}])
         rest = codes @ atoms.T - points
         sums = torch.stack(
             (rest.square().sum(), points.square().sum(), (codes > 0).sum(), rest.new_tensor(len(points)))
@@ -91,31 +91,20 @@ class ConeCoding(Gathering):
     def predict_step(self, batch: Batch, batch_index: int) -> Tensor:
         return self.code(batch["points"])
 
+    def fitted_outputs(self) -> tuple[Tensor, Tensor] | None:
+        """Index int64 [N] and codes [N, n] of the points of the last fit, for callbacks/predictions.py."""
+        if not self.fitted:
+            return None
+        codes = self.fitted["codes"]
+        return self.fitted.get("index", torch.arange(len(codes))), codes
 
-def read_dictionary(path: Path) -> Tensor:
-    """float64 [d, n] of a .npy file, which is never unpickled.
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["fitted"] = self.fitted
 
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read or holds anything but a finite real matrix.
-    """
-    expected = "expected is a .npy matrix with an atom in each column"
-    if not path.is_file():
-        raise FileNotFoundError(f"no dictionary {path}: {expected}")
-    try:
-        atoms = np.lib.format.open_memmap(path, mode="r")  # takes no archive, and no memory on the header's word
-    except Exception as error:  # numpy raises nearly anything on damaged bytes
-        raise ValueError(f"the dictionary {path} cannot be read, {expected}: {error}") from None
-    if atoms.dtype.kind not in "biuf" or atoms.ndim != 2 or 0 in atoms.shape or not np.isfinite(atoms).all():
-        raise ValueError(f"the dictionary {path} holds {atoms.dtype} {[*atoms.shape]} or NaN or infinity; {expected}")
-    return torch.from_numpy(np.array(atoms, dtype=np.float64))
-
-
-def by_key(result: Result, num_atoms: int) -> Tensor:
-    """Coefficients [B, n] in the dictionary's order."""
-    used = (result.coefficients > 0) & (result.keys != NEW)
-    dense = result.coefficients.new_zeros(len(result.coefficients), num_atoms)
-    return dense.scatter_add_(1, result.keys * used, result.coefficients * used)
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        self.fitted = checkpoint.get("fitted", {})
 
 
 class ConvergenceStudy(Study):
@@ -152,7 +141,7 @@ class ConvergenceStudy(Study):
                 for t, (value, count) in enumerate(curve)
             ]
             self.records[-1]["drops"] = float(result.drops.sum())
-        self.optimizers().step()  # type: ignore[union-attr]
+        self.count_step()
 
     def on_train_epoch_end(self) -> None:
         self.records = gather_records(self.records)

@@ -1,12 +1,12 @@
 """Smooth convex objectives of x [B, d]: value [B], gradient [B, d] and, where known, the smoothness L. What more they
-may give is told by ``Objective`` in state.py."""
+may give is told by ``Objective`` in solvers.py."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modules.cone_pursuit.kullback_leibler import FLOOR, weigh
-from modules.cone_pursuit.projection import project
+from modules.cone_pursuit.factors import FLOOR, weigh
+from modules.cone_pursuit.nnls import project
 
 
 def real(y: Tensor) -> Tensor:

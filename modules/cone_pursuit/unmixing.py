@@ -11,15 +11,15 @@ from torch import Tensor
 
 from modules.components.checkpoint_file import entry
 from modules.components.gathering import Batch, all_items, of_all_ranks
+from modules.components.gathering_module import Gathering, Study
+from modules.cone_pursuit.coding import EXACT, by_key
 from modules.cone_pursuit.endmembers import EXTRACTIONS, extract
-from modules.cone_pursuit.gathering import Study
-from modules.cone_pursuit.module import by_key
 from modules.cone_pursuit.nnls import nnls
 from modules.cone_pursuit.objectives import LeastSquares
 from modules.cone_pursuit.oracles import Dictionary
 from modules.cone_pursuit.solvers import ALGORITHMS, pursue
 
-HALS, EXACT = "hals", "nnls"
+HALS = "hals"
 
 
 def hals_sweep(codes: Tensor, endmembers: Tensor, right: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ def abundance_error(codes: Tensor, truth: Tensor) -> float:
     return float(squares[rows, columns].mean().sqrt())
 
 
-class Unmixing(Study):
+class Unmixing(Gathering, Study):
     """Endmembers from the gathered pixels, then each solver's abundances of all pixels, without the sum-to-one rule.
 
     Records for study_table.py, by ``endmembers`` (how they were found), ``algorithm`` and
@@ -68,6 +68,7 @@ class Unmixing(Study):
             raise ValueError(f"unknown {unknown}: choose from {', '.join((*ALGORITHMS, HALS, EXACT))}")
         self.num_endmembers, self.max_iterations = num_endmembers, max_iterations
         self.endmembers: Tensor | None = None  # [d, r]
+        self.fitted: Batch = {}  # index int64 [N] and the exact abundances [N, r] of the pixels of the last fit
 
     def on_train_epoch_end(self) -> None:
         items = all_items(self.gathered)
@@ -77,6 +78,8 @@ class Unmixing(Study):
             self.endmembers = pixels[extract(pixels, self.num_endmembers, name)].T.contiguous()
             for algorithm in self.algorithms:
                 self.measure(name, algorithm, pixels, truth)
+        index = items.get("index", torch.arange(len(pixels)))
+        self.fitted = {"index": index, "abundances": nnls(cast(Tensor, self.endmembers), pixels).coefficients}
         for record in self.records:
             if record["with_iteration"] == self.max_iterations:
                 self.log(f"train/error_{record['endmembers']}_{record['algorithm']}", record["error"])
@@ -120,10 +123,18 @@ class Unmixing(Study):
             raise ValueError("no endmembers to code by: fit first, or give --ckpt_path of a fitted model")
         return nnls(self.endmembers.to(batch["points"]), batch["points"]).coefficients
 
+    def fitted_outputs(self) -> tuple[Tensor, Tensor] | None:
+        """Index int64 [N] and abundances [N, r] of the pixels of the last fit, for callbacks/predictions.py."""
+        return (self.fitted["index"], self.fitted["abundances"]) if self.fitted else None
+
+    def fitted_arrays(self) -> dict[str, Tensor] | None:
+        """``endmembers`` [d, r] of the first extraction, one in each column, for callbacks/fitted_arrays.py."""
+        return None if self.endmembers is None else {"endmembers": self.endmembers}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["endmembers"] = self.endmembers
+        checkpoint |= {"endmembers": self.endmembers, "fitted": self.fitted}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
-        self.endmembers = entry(checkpoint, "endmembers", self)
+        self.endmembers, self.fitted = entry(checkpoint, "endmembers", self), checkpoint.get("fitted", {})

@@ -64,6 +64,20 @@ def stretched_scale(length: Tensor, new_lengths: Tensor, limit: int | None) -> t
     return step, stretched if limit is None else stretched.clamp(max=limit)
 
 
+def widest(columns: int, stretched: Tensor, limit: int | None) -> int:
+    """Columns that hold every record of a stretched batch of ``columns`` samples.
+
+    Elsewhere than on the CPU the largest stretch there is must do, 4/3: to ask how far this batch came would make the
+    host wait for the device, to spare 2 to 5 % of the columns.
+    """
+    if columns == limit:
+        return columns
+    if stretched.device.type == "cpu":
+        return int(stretched.max())
+    longest = (columns - 1) * (REFERENCE_LENGTH * 80 // 60 - 2) // (REFERENCE_LENGTH - 1) + 1
+    return longest if limit is None else min(longest, limit)
+
+
 def interpolate(signal: Tensor, last: Tensor, step: Tensor, stretched: Tensor, columns: int) -> Tensor:
     """The signal [N, T] at column * step, linearly interpolated: [N, ``columns``], zero behind the new end.
 
@@ -120,7 +134,7 @@ class Augmentation(nn.Module):
             return drop_bursts(signal, starts, self.width), length
         new_lengths = draw_lengths(rows, self.resample, generator, signal.device)
         step, stretched = stretched_scale(length, new_lengths, self.limit)
-        columns = columns if self.limit == columns else int(stretched.max())
+        columns = widest(columns, stretched, self.limit)
         if cpu_kernels.can_take(signal):
             return cpu_kernels.augment(signal, starts, self.width, length - 1, step, stretched, columns), stretched
         signal = drop_bursts(signal, starts, self.width)

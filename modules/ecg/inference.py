@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from modules.components.checkpoint_file import read_checkpoint
 from modules.ecg import nets
 from modules.ecg.augmentation import REFERENCE_LENGTH
-from modules.ecg.recordings import TARGET_RATE, Recording, Window, read_window, window_edges
+from modules.ecg.recordings import Recording
 from modules.ecg.spectrogram import HOP, LogSpectrogram, num_frames
+from modules.ecg.windows import TARGET_RATE, Window, read_window, window_edges
 
 CLASSES = ("N", "A", "O", "~")
 MAX_UNUSABLE = 0.5
@@ -88,7 +89,7 @@ def majority(votes: Tensor, probabilities: Tensor) -> Tensor:
         probabilities: [M, N, K] of the same M networks.
     """
     counts = torch.nn.functional.one_hot(votes, probabilities.shape[-1]).sum(0)
-    return (counts + probabilities.mean(0).clamp(max=0.999)).argmax(-1)
+    return (counts + probabilities.mean(0)).argmax(-1)
 
 
 def padded_for(module: Classifier, signal: Tensor) -> Tensor:

@@ -21,9 +21,10 @@ def weighted_cross_entropy(
 ) -> Tensor:
     """Cross-entropy in nats times the weight of the true class, summed over the batch (code) or averaged over it.
 
-    The mean divides by the number of records, not by their weights.
+    ``weights`` are float32 [K] on the device of the logits. The mean divides by the number of records, not by their
+    weights.
     """
     per_record = functional.cross_entropy(logits.float(), label, reduction="none")
     if weights is not None:
-        per_record = per_record * weights.to(per_record)[label]
+        per_record = per_record * weights[label]
     return per_record.sum() if reduction == "sum" else per_record.mean()

@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 from modules.ecg.augmentation import Augmentation
+from modules.ecg.inference import CLASSES
 from modules.ecg.losses import published_weights, weighted_cross_entropy
 from modules.ecg.metrics import ChallengeF1
 from modules.ecg.nets import CNN, CRNN, Classification
@@ -21,7 +23,8 @@ Batch = dict[str, Any]
 class ECG(LightningModule):
     """Classify padded records into N, A, O and ~ (noisy).
 
-    ``val/f1`` and ``test/f1`` are the challenge's score, in 0..1; ``matrices`` gives the counts behind them.
+    ``val/f1`` and ``test/f1`` are the challenge's score, in 0..1; ``matrices`` gives the counts behind them. Under DDP
+    a CRNN needs the strategy ``ddp_find_unused_parameters_true``.
 
     Args:
         network: ``CNN`` or ``CRNN``.
@@ -32,6 +35,10 @@ class ECG(LightningModule):
         optimizer: called with the trainable parameters.
         lr_scheduler: called with the optimizer and stepped after every batch.
         augmentation_seed: of its random numbers, with rank, epoch and batch.
+
+    Raises:
+        ValueError: for another number of class weights than classes; at the start of a fit of a CRNN under DDP that
+            does not look for unused parameters.
     """
 
     def __init__(
@@ -51,11 +58,27 @@ class ECG(LightningModule):
         self.spectrogram = LogSpectrogram(truncate_spectrogram)
         self.augmentation = augmentation
         weights = published_weights() if class_weights == "published" else class_weights
-        self.class_weights = None if weights is None else torch.as_tensor(weights)
+        weights = None if weights is None else torch.as_tensor(weights, dtype=torch.float32)
+        num_classes = network.classifier.out_features
+        if weights is not None and weights.shape != (num_classes,):
+            raise ValueError(f"class_weights must be one number for each of {num_classes} classes, got {class_weights}")
+        self.register_buffer("class_weights", weights, persistent=False)
         self.reduction = reduction
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.augmentation_seed = augmentation_seed
         self.train_f1, self.val_f1, self.test_f1 = ChallengeF1(), ChallengeF1(), ChallengeF1()
+
+    class_weights: Tensor | None
+
+    def setup(self, stage: str) -> None:
+        strategy = self.trainer.strategy
+        if stage != "fit" or not isinstance(self.network, CRNN) or not isinstance(strategy, DDPStrategy):
+            return
+        if not strategy._ddp_kwargs.get("find_unused_parameters"):
+            raise ValueError(
+                "a CRNN never trains all of its parameters at once, which DDP must know: "
+                "add --trainer.strategy ddp_find_unused_parameters_true"
+            )
 
     def forward(self, signal: Tensor, length: Tensor) -> Classification:
         """Signal [N, T] in 1/1000 mV at 300 Hz and its samples [N] -> logits and their course over time."""
@@ -93,8 +116,9 @@ class ECG(LightningModule):
         self.log("test/f1", self.test_f1)
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
-        """Probabilities [N, K] of the batch's records and their names."""
-        return {"name": batch["name"], "probabilities": self(batch["signal"], batch["length"]).logits.softmax(1)}
+        """Names of the batch's records and their probabilities [N] of each class."""
+        probabilities = self(batch["signal"], batch["length"]).logits.softmax(1)
+        return {"name": batch["name"], **dict(zip(CLASSES, probabilities.unbind(1), strict=True))}
 
     def matrices(self) -> dict[str, Tensor]:
         """Confusion matrices [K, K] counted so far, rows the true class; a collective."""

@@ -159,16 +159,19 @@ class CRNN(nn.Module):
         self.train_features = True
         self.register_buffer("uses_lstm", torch.tensor(True))
         self.head = head
+        self.register_load_state_dict_post_hook(read_head)
 
     @property
     def head(self) -> str:
-        return "lstm" if self.uses_lstm else "mean"
+        """``mean`` or ``lstm``."""
+        return self._head  # not the buffer: a step that looks at it would wait for the device
 
     @head.setter
     def head(self, name: str) -> None:
         if name not in ("mean", "lstm"):
             raise ValueError(f"head must be mean or lstm, got {name!r}")
         self.uses_lstm.fill_(name == "lstm")
+        self._head = name
 
     def forward(self, spectrogram: Tensor, frames: Tensor) -> Classification:
         """[N, T, F] and valid frames [N] -> logits and their course."""
@@ -182,6 +185,11 @@ class CRNN(nn.Module):
             summary = masked_mean(hidden, steps) if self.summary == "mean" else last_outputs(hidden, steps)
         over_time = self.classifier(hidden) * time_mask(steps, hidden.shape[1]).unsqueeze(2)
         return Classification(self.classifier(summary).float(), over_time.float(), steps)
+
+
+def read_head(network: CRNN, incompatible_keys: object) -> None:
+    """After loading: the head in use as the state has it."""
+    network.head = "lstm" if network.uses_lstm else "mean"
 
 
 def last_outputs(hidden: Tensor, steps: Tensor) -> Tensor:

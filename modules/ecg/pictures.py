@@ -8,8 +8,9 @@ import torch
 from matplotlib.figure import Figure
 
 from modules.ecg.inference import CLASSES, Prediction
-from modules.ecg.recordings import TARGET_RATE, Recording, read_window
+from modules.ecg.recordings import Recording
 from modules.ecg.spectrogram import HOP, WINDOW, LogSpectrogram
+from modules.ecg.windows import TARGET_RATE, read_window
 
 COLOURS = ("#4c9f70", "#c8553d", "#3d6fb6", "#9a9a9a")
 NAMES = ("normal", "atrial fibrillation", "other rhythm", "noisy")

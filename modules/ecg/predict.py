@@ -1,9 +1,10 @@
 """Classify recordings: ``python -m modules.ecg.predict RECORD... --checkpoint BEST.ckpt --output FOLDER``.
 
 RECORD is a WFDB record (its path with or without .hea), a CSV file or a NumPy file of 2 s to 24 h at any sampling
-rate. Several checkpoints vote. For each record FOLDER gets ``<name>.json`` (class, probabilities, windows, missing
-and flat shares), ``<name>.csv`` (probabilities over time) and ``<name>.png``. A file that cannot be used is one line
-on stderr; the exit code is then 1.
+rate. NumPy files need --units-per-mv, and so do CSV files whose header names no unit. Several checkpoints vote. For
+each record FOLDER gets ``<name>.json`` (class, probabilities, windows, missing and flat shares, warnings),
+``<name>.csv`` (probabilities over time) and ``<name>.png``. A file that cannot be used is one line on stderr; the exit
+code is then 1.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import numpy as np
 
 from modules.ecg.inference import CLASSES, Classifier, Prediction, load_classifier, predict_recording
 from modules.ecg.pictures import save_picture
-from modules.ecg.recordings import Recording, open_recording
+from modules.ecg.recordings import Recording, implausible_range, open_recording
 
 
 def summarize(recording: Recording, prediction: Prediction) -> dict[str, Any]:
@@ -26,6 +27,9 @@ def summarize(recording: Recording, prediction: Prediction) -> dict[str, Any]:
         kind: float(np.average([window[kind] for window in prediction.windows], weights=seconds))
         for kind in ("missing", "flat")
     }
+    warnings = [f"{share:.1%} of the signal is {kind}" for kind, share in shares.items() if share >= 0.001]
+    if about_range := implausible_range(recording):
+        warnings.append(about_range)
     known = prediction.probabilities
     return {
         "record": recording.name,
@@ -34,7 +38,7 @@ def summarize(recording: Recording, prediction: Prediction) -> dict[str, Any]:
         "class": prediction.label,
         "probabilities": None if known is None else dict(zip(CLASSES, known.tolist(), strict=True)),
         **shares,
-        "warnings": [f"{share:.1%} of the signal is {kind}" for kind, share in shares.items() if share >= 0.001],
+        "warnings": warnings,
         "windows": prediction.windows,
     }
 
@@ -70,7 +74,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", nargs="+", type=Path, required=True, help="several vote")
     parser.add_argument("--output", type=Path, default=Path("predictions"), help="folder of the results")
     parser.add_argument("--sampling-rate", type=float, help="of CSV and NumPy files, in Hz")
-    parser.add_argument("--units-per-mv", type=float, default=1000.0, help="of CSV and NumPy files")
+    parser.add_argument("--units-per-mv", type=float, help="of files that do not say so: 1 for mV, 1000 for uV")
     parser.add_argument("--channel", type=int, default=0, help="signal or column, from 0")
     parser.add_argument("--window", type=float, default=60.0, help="seconds classified at once")
     parser.add_argument("--no-picture", action="store_true")

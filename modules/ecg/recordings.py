@@ -5,19 +5,22 @@ are read whole.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from fractions import Fraction
-from itertools import islice, pairwise, repeat
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import wfdb
-from scipy.signal import resample_poly
+
+from modules.ecg.units import HOW_TO_SAY, PER_MV, agreed, is_calibrated, unit_in
 
 MIN_SECONDS, MAX_SECONDS = 2.0, 24 * 3600.0
-TARGET_RATE = 300
-MARGIN_SECONDS = 1.0
-"""Read on both sides of a window, so that resampling has no edges inside the recording."""
+MIN_HEIGHT, MAX_HEIGHT = 0.05, 20.0
+"""mV."""
+ONE_WAY = (0.05, 0.95)
+"""Of an ECG's changes about half go up."""
+UNCALIBRATED_GAIN = 200
+"""What WFDB divides by where a header gives no gain."""
 
 
 class Recording(NamedTuple):
@@ -33,8 +36,11 @@ class Recording(NamedTuple):
         return self.num_samples / self.sampling_rate
 
 
-def open_wfdb(path: Path, channel: int) -> Recording:
-    """A WFDB record, named with or without ``.hea``; physical units must be volts of some kind."""
+def open_wfdb(path: Path, channel: int, units_per_mv: float | None) -> Recording:
+    """A WFDB record, named with or without ``.hea``; physical units must be volts of some kind.
+
+    ``units_per_mv`` is for a signal whose header gives no gain, and is not looked at otherwise.
+    """
     stem = str(path.with_suffix("") if path.suffix in (".hea", ".mat", ".dat") else path)
     header = wfdb.rdheader(stem)
     if not header.sig_len or not header.n_sig:
@@ -42,9 +48,13 @@ def open_wfdb(path: Path, channel: int) -> Recording:
     if channel >= header.n_sig:
         raise ValueError(f"channel {channel} of {header.n_sig}")
     units = (header.units or ["mV"])[channel]
-    scale = {"mV": 1000.0, "uV": 1.0, "V": 1e6}.get(units)
-    if scale is None:
+    if units not in PER_MV:
         raise ValueError(f"unit {units} is no voltage")
+    scale = 1000 / PER_MV[units]
+    if not is_calibrated(Path(f"{stem}.hea"), channel):
+        if units_per_mv is None:
+            raise ValueError(f"its header gives signal {channel} no gain: {HOW_TO_SAY}")
+        scale = 1000 * UNCALIBRATED_GAIN / units_per_mv
 
     def read(start: int, stop: int) -> np.ndarray:
         part = wfdb.rdrecord(stem, sampfrom=start, sampto=stop, channels=[channel])
@@ -71,19 +81,18 @@ def open_array(path: Path, channel: int, sampling_rate: float, units_per_mv: flo
     return Recording(path.stem, sampling_rate, len(array), read)
 
 
-def open_csv(path: Path, channel: int, sampling_rate: float, units_per_mv: float) -> Recording:
-    """A CSV file, one sample a line, a header line allowed; an empty field or line or ``nan`` is a missing sample.
+def open_csv(path: Path, channel: int, sampling_rate: float, units_per_mv: float | None) -> Recording:
+    """A CSV file, one sample a line; an empty field or line or ``nan`` is a missing sample.
 
-    A day at 1 kHz is 350 MB as float32. What is longer than any recording may be is not read to its end.
+    It may begin with a header line, and another of units; one of them names the unit, unless ``units_per_mv`` does. A
+    day at 1 kHz is 350 MB as float32. What is longer than any recording may be is not read to its end.
     """
     limit = int((MAX_SECONDS + 1) * sampling_rate)
     with path.open(encoding="utf-8") as lines:
-        first = next(lines, "")
-        has_header = not is_number(column_of(first, channel))
-        texts = texts_of(islice(lines, limit), channel)
+        header, rest = split_header(lines, channel)
+        units_per_mv = agreed(unit_in(header), units_per_mv)
+        texts = texts_of(islice(rest, limit), channel)
         samples = np.fromiter((to_number(text) for text in texts), np.float32)
-    if not has_header:
-        samples = np.concatenate([[np.float32(to_number(column_of(first, channel)))], samples])
     if not len(samples):
         raise ValueError("no samples")
 
@@ -91,6 +100,17 @@ def open_csv(path: Path, channel: int, sampling_rate: float, units_per_mv: float
         return finite(samples[start:stop] * np.float32(1000 / units_per_mv))
 
     return Recording(path.stem, sampling_rate, len(samples), read)
+
+
+def split_header(lines: Iterator[str], channel: int) -> tuple[list[str], Iterator[str]]:
+    """The column's words in the lines before the first sample, at most two, of which the second is a unit; the rest."""
+    header: list[str] = []
+    for line in lines:
+        text = column_of(line, channel)
+        if len(header) == 2 or is_number(text) or (header and unit_in([text]) is None):
+            return header, chain([line], lines)
+        header.append(text)
+    return header, iter(())
 
 
 def texts_of(lines: Iterable[str], channel: int) -> Iterator[str]:
@@ -122,7 +142,7 @@ def is_number(text: str) -> bool:
 
 def to_number(text: str) -> float:
     if not is_number(text):
-        raise ValueError(f"{text[:40]!r} is no number")
+        raise ValueError(f"{text[:40]!r} is no number, choose another column with --channel (from 0)?")
     return float(text or "nan")
 
 
@@ -131,23 +151,26 @@ def finite(samples: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(samples), samples, np.nan).astype(np.float32)
 
 
-def open_recording(path: Path, channel: int, sampling_rate: float | None, units_per_mv: float) -> Recording:
+def open_recording(path: Path, channel: int, sampling_rate: float | None, units_per_mv: float | None) -> Recording:
     """Any recording; ``sampling_rate`` (Hz) and ``units_per_mv`` describe CSV and NumPy files, WFDB has its own.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be used, with the reason.
+        ValueError: if it cannot be used, with the reason: among others where nothing says its units, and where its
+            samples count up or down like a column of time.
     """
     is_plain = path.suffix in (".csv", ".npy")
     if not (path if is_plain else path.with_suffix(".hea")).is_file():
         raise FileNotFoundError(f"no {'file' if is_plain else 'WFDB record'} {path}")
     if is_plain and not sampling_rate:
         raise ValueError(f"{path}: a {path.suffix} file needs --sampling-rate")
+    if path.suffix == ".npy" and units_per_mv is None:
+        raise ValueError(f"{path}: nothing says the unit of its numbers: {HOW_TO_SAY}")
     try:
         if not is_plain:
-            recording = open_wfdb(path, channel)
+            recording = open_wfdb(path, channel, units_per_mv)
         elif path.suffix == ".npy":
-            recording = open_array(path, channel, float(sampling_rate or 0), units_per_mv)
+            recording = open_array(path, channel, float(sampling_rate or 0), float(units_per_mv or 0))
         else:
             recording = open_csv(path, channel, float(sampling_rate or 0), units_per_mv)
     except Exception as error:  # wfdb and numpy raise whatever a damaged file makes them stumble over
@@ -155,52 +178,41 @@ def open_recording(path: Path, channel: int, sampling_rate: float | None, units_
         raise ValueError(f"{path} cannot be read: {reason}") from error
     if not MIN_SECONDS <= recording.seconds <= MAX_SECONDS:
         raise ValueError(f"{path} lasts {recording.seconds:.2f} s; supported are 2 s to 24 h")
+    if is_monotonic(probe(recording)):
+        raise ValueError(
+            f"{path}: channel {channel} only rises or only falls, like time or a count of samples, "
+            "and is no ECG: choose another with --channel (from 0)"
+        )
     return recording
 
 
-def resample(samples: np.ndarray, rate: float) -> np.ndarray:
-    """float32 samples at ``rate`` Hz -> at 300 Hz, band limited."""
-    if rate == TARGET_RATE:
-        return samples
-    ratio = Fraction(TARGET_RATE / rate).limit_denominator(1000)
-    return resample_poly(samples, ratio.numerator, ratio.denominator).astype(np.float32)
+def probe(recording: Recording) -> np.ndarray:
+    """Its known samples, of a long recording six stretches of ten seconds from its beginning to its end, float32."""
+    size, pieces = int(10 * recording.sampling_rate), 6
+    if recording.num_samples <= pieces * size:
+        samples = recording.read(0, recording.num_samples)
+    else:
+        starts = np.linspace(0, recording.num_samples - size, pieces).astype(int).tolist()
+        samples = np.concatenate([recording.read(start, start + size) for start in starts])
+    return samples[np.isfinite(samples)]
 
 
-class Window(NamedTuple):
-    start: float
-    """Seconds."""
-    signal: np.ndarray
-    """float32 [T] at 300 Hz in 1/1000 mV; missing samples are 0."""
-    missing: float
-    """Share of samples that are missing, in 0..1."""
-    flat: float
-    """Share of samples in stretches of at least half a second without any change, missing ones not counted."""
+def is_monotonic(samples: np.ndarray) -> bool:
+    """Whether nearly all changes go one way, also of a clock that starts anew now and then.
+
+    Fewer than ten changes are a flat line with an edge, which is another matter.
+    """
+    changes = np.diff(samples)
+    changes = changes[changes != 0]
+    rising = float((changes > 0).mean()) if len(changes) >= 10 else 0.5
+    return not ONE_WAY[0] < rising < ONE_WAY[1]
 
 
-def flat_share(samples: np.ndarray, rate: float) -> float:
-    """The share of samples that sit in a constant stretch of half a second or more."""
-    changes = np.flatnonzero(np.diff(samples) != 0)
-    edges = np.concatenate([[0], changes + 1, [len(samples)]])
-    runs = np.diff(edges)
-    return float(runs[runs >= max(2.0, rate / 2)].sum() / max(1, len(samples)))
-
-
-def read_window(recording: Recording, start: int, stop: int) -> Window:
-    """Samples [start, stop) of the recording, checked and resampled."""
-    margin = int(MARGIN_SECONDS * recording.sampling_rate)
-    first, last = max(0, start - margin), min(recording.num_samples, stop + margin)
-    samples = recording.read(first, last)
-    inside = samples[start - first : stop - first]
-    missing = float(np.isnan(inside).mean())
-    flat = flat_share(inside, recording.sampling_rate)
-    resampled = resample(np.nan_to_num(samples, nan=0.0), recording.sampling_rate)
-    ratio = TARGET_RATE / recording.sampling_rate
-    begin, size = round((start - first) * ratio), max(1, round((stop - start) * ratio))
-    return Window(start / recording.sampling_rate, resampled[begin : begin + size], missing, flat)
-
-
-def window_edges(recording: Recording, seconds: float) -> list[tuple[int, int]]:
-    """Windows of equal length, at most ``seconds``, that cover the recording: [(start, stop)] in samples."""
-    count = max(1, int(np.ceil(recording.seconds / seconds)))
-    edges = np.linspace(0, recording.num_samples, count + 1).round().astype(int).tolist()
-    return list(pairwise(edges))
+def implausible_range(recording: Recording) -> str | None:
+    """What to tell the user of a recording whose 1st and 99th percentile are no ECG's height apart; None of others."""
+    samples = probe(recording)
+    low, high = np.percentile(samples, (1, 99)) if len(samples) else (0.0, 0.0)
+    height = float(high - low) / 1000
+    if MIN_HEIGHT <= height <= MAX_HEIGHT:
+        return None
+    return f"it is {height:.3g} mV high, where an ECG has {MIN_HEIGHT:g} to {MAX_HEIGHT:g}: check its units"

@@ -3,8 +3,6 @@
 Letters: N batch, T samples, L frames, F = 33 frequency bins.
 """
 
-from functools import cache
-
 import torch
 from torch import Tensor, nn
 
@@ -28,13 +26,17 @@ def tukey(size: int, shape: float) -> Tensor:
     return 0.5 * (1 - torch.cos(torch.pi * ramp / edge))
 
 
-@cache
-def window_like(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The window [WINDOW] and the factor [F] that makes a squared magnitude a one-sided density."""
-    window = tukey(WINDOW, 0.25)
+def one_sided(window: Tensor) -> Tensor:
+    """The factor [F] float64 that makes a squared magnitude behind ``window`` a one-sided density."""
     factor = torch.full((BINS,), 2 / (SAMPLING_RATE * float(window.square().sum())), dtype=torch.float64)
     factor[[0, -1]] /= 2  # these two bins have no twin at a negative frequency
-    return window.to(device, dtype), factor.to(device, dtype)
+    return factor
+
+
+TAPER = tukey(WINDOW, 0.25)
+"""[WINDOW] float64."""
+FACTOR = one_sided(TAPER)
+"""[F] float64."""
 
 
 def num_frames(length: Tensor) -> Tensor:
@@ -42,21 +44,22 @@ def num_frames(length: Tensor) -> Tensor:
     return ((length - WINDOW).div(HOP, rounding_mode="floor") + 1).clamp(min=1)
 
 
-def density(signal: Tensor) -> Tensor:
+def density(signal: Tensor, window: Tensor, factor: Tensor) -> Tensor:
     """One-sided power spectral density [N, L, F] of [N, T], in squared units of the signal per Hz.
 
     As ``scipy.signal.spectrogram(signal, 300, nperseg=64, noverlap=32)``: each frame loses its mean and is tapered.
+    ``window`` and ``factor`` are TAPER and FACTOR on the signal's device.
     """
-    window, factor = window_like(signal.dtype, signal.device)
+    window, factor = window.to(signal.dtype), factor.to(signal.dtype)
     frames = signal.unfold(-1, WINDOW, HOP)
     spectrum = torch.fft.rfft((frames - frames.mean(-1, keepdim=True)) * window)
     return torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag).mul_(factor)
 
 
-def log_density(signal: Tensor) -> Tensor:
+def log_density(signal: Tensor, window: Tensor, factor: Tensor) -> Tensor:
     """Natural logarithm [N, L, F] of the density of [N, T]; 0 where that is 0."""
     with torch.autocast(signal.device.type, enabled=False):
-        power = density(signal)
+        power = density(signal, window, factor)
         return torch.where(power > 0, power.log(), 0.0)
 
 
@@ -68,16 +71,21 @@ class LogSpectrogram(nn.Module):
             code.
     """
 
+    window: Tensor
+    factor: Tensor
+
     def __init__(self, truncate: bool = False) -> None:
         super().__init__()
         self.truncate = truncate
+        self.register_buffer("window", TAPER.float(), persistent=False)  # float64 is not for every device
+        self.register_buffer("factor", FACTOR.float(), persistent=False)
 
     def forward(self, signal: Tensor) -> Tensor:
         """Signal [N, T] -> [N, L, F]; signals shorter than a window are padded to one."""
         if signal.shape[-1] < WINDOW:
             signal = nn.functional.pad(signal, (0, WINDOW - signal.shape[-1]))
         if cpu_kernels.can_take(signal):
-            logarithm = cpu_kernels.log_density(signal, *window_like(torch.float64, signal.device))
+            logarithm = cpu_kernels.log_density(signal, TAPER, FACTOR)
         else:
-            logarithm = log_density(signal)
+            logarithm = log_density(signal, self.window, self.factor)
         return logarithm.trunc() if self.truncate else logarithm

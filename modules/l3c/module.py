@@ -1,6 +1,6 @@
 """L3C as a LightningModule: the training objective is the code length itself."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
@@ -26,26 +26,31 @@ class L3C(LightningModule):
     Args:
         network: ``L3CNet``, or a baseline ``RGBNet``, ``RGBSharedNet``.
         optimizer: called with the trainable parameters.
-        lr_scheduler: called with the optimizer and stepped after every batch.
+        lr_scheduler: called with the optimizer.
+        lr_interval: what the schedule counts: ``step`` or ``epoch``, whose length follows from the data and the number
+            of devices.
         write_files: whether ``test`` also compresses each image (slow for a large network).
     """
+
+    instead_of_predict = "`python codec.py compress <images> --checkpoint <best.ckpt> --output <folder>` writes files"
 
     def __init__(
         self,
         network: Pyramid,
         optimizer: OptimizerCallable = torch.optim.RMSprop,
         lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["step", "epoch"] = "step",
         write_files: bool = True,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer = optimizer
-        self.lr_scheduler = lr_scheduler
+        self.lr_scheduler, self.lr_interval = lr_scheduler, lr_interval
         self.write_files = write_files
-        self.val_bpsp = MeanMetric()
-        self.test_bpsp = MeanMetric()
-        self.test_file_bpsp = MeanMetric()
+        self.val_bpsp = MeanMetric(nan_strategy="disable")  # its check would wait for the device
+        self.test_bpsp = MeanMetric(nan_strategy="disable")
+        self.test_file_bpsp = MeanMetric(nan_strategy="disable")
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         image = batch["image"]
@@ -87,4 +92,5 @@ class L3C(LightningModule):
         optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
         if self.lr_scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}
+        schedule = {"scheduler": self.lr_scheduler(optimizer), "interval": self.lr_interval}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}

@@ -4,12 +4,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningModule
 from scipy.sparse import csr_array
-from torch import Tensor, nn
+from torch import Tensor
 
 from modules.components.checkpoint_file import entry
-from modules.components.gathering import Batch, all_items, done_on_all_ranks, of_all_ranks
+from modules.components.gathering import Batch, all_items, done_on_all_ranks
+from modules.components.gathering_module import Gathering
 from modules.subspace import metrics
 from modules.subspace.blocks import check_points
 from modules.subspace.labelling import UNCONNECTED, label_new
@@ -17,7 +17,7 @@ from modules.subspace.solvers import merge_shards, shard, solver
 from modules.subspace.spectral import Clustering, affinity, spectral_clustering
 
 
-class SubspaceClustering(LightningModule):
+class SubspaceClustering(Gathering):
     """One pass over the points, then self-expression, affinity and spectral clustering (section 3 of the sheet).
 
     Under DDP every rank codes its share of the points against all of them; rank zero cuts the graph. The points and
@@ -51,21 +51,12 @@ class SubspaceClustering(LightningModule):
         self.save_hyperparameters()
         self.solve = solver(algorithm, options or {})
         self.num_clusters, self.max_clusters, self.kmeans_seed = num_clusters, max_clusters, kmeans_seed
-        self.automatic_optimization = False
-        self.idle = nn.Parameter(torch.zeros(()))  # an optimizer's step is what Lightning counts and saves by
-        self.gathered: list[Batch] = []
         self.tested: list[Batch] = []
         self.fitted: dict[str, Tensor] = {}  # points [N, D], clusters and index int64 [N]
         self.graph: csr_array | None = None  # the affinity [N, N] of the last fit, for cluster_picture.py
 
-    def setup(self, stage: str) -> None:
-        """Called before a checkpoint, if any, brings back what its run had gathered."""
-        if stage == "fit":
-            self.gathered = []
-
     def training_step(self, batch: Batch, batch_index: int) -> None:
-        self.gathered.append(on_cpu(batch, "points", "label", "index"))
-        self.optimizers().step()  # type: ignore[union-attr]
+        super().training_step(on_cpu(batch, "points", "label", "index"), batch_index)
 
     def on_train_epoch_end(self) -> None:
         items = all_items(self.gathered)
@@ -119,17 +110,14 @@ class SubspaceClustering(LightningModule):
         return (self.fitted["index"], self.fitted["clusters"]) if self.fitted else None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
         checkpoint["fitted"] = self.fitted
         checkpoint["graph"] = pack(self.graph)
-        checkpoint["gathered"] = [batch for part in of_all_ranks(self.gathered) for batch in part]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.fitted = entry(checkpoint, "fitted", self)
         self.graph = unpack(checkpoint.get("graph", []))
-        self.gathered = checkpoint.get("gathered", []) if self.global_rank == 0 else []
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD([self.idle], lr=1.0)
+        super().on_load_checkpoint({"gathered": []} | checkpoint)  # early versions kept nothing
 
 
 def on_cpu(batch: Batch, needed: str, *optional: str) -> Batch:

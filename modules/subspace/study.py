@@ -13,11 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 
-from modules.components.checkpoint_file import entry
 from modules.components.gathering import gather_records
+from modules.components.gathering_module import Study
 from modules.subspace import metrics
 from modules.subspace.pursuits import Pursuit
 from modules.subspace.solvers import mp_path, omp_path, solver
@@ -34,23 +33,8 @@ def expand(options: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, 
         yield {**options, **chosen}, chosen
 
 
-class Study(LightningModule):
-    """Base of the two studies: what a draw leaves behind is ``examine``'s; the rest is bookkeeping.
-
-    There is nothing to learn. An optimizer over one idle number makes Lightning count the draws as steps; without
-    steps it saves no checkpoint, and without a parameter it refuses DDP.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.idle = nn.Parameter(torch.zeros(()))
-        self.records: list[Record] = []
-
-    def setup(self, stage: str) -> None:
-        """Called before a checkpoint, if any, brings back the records of its run."""
-        if stage == "fit":
-            self.records = []
+class DrawStudy(Study):
+    """Base of the two studies: what a draw leaves behind is ``examine``'s."""
 
     def examine(self, points: Tensor, label: np.ndarray) -> Iterator[Record]:
         raise NotImplementedError
@@ -58,7 +42,7 @@ class Study(LightningModule):
     def training_step(self, batch: dict[str, Any], batch_index: int) -> None:
         draw = {**{name: float(value) for name, value in batch["setting"].items()}, "draw": int(batch["index"])}
         self.records += [draw | record for record in self.examine(batch["points"], batch["label"].cpu().numpy())]
-        self.optimizers().step()  # type: ignore[union-attr]
+        self.count_step()
 
     def on_train_epoch_end(self) -> None:
         self.records = gather_records(self.records)
@@ -68,17 +52,8 @@ class Study(LightningModule):
                 if values := [record[key] for record in own if key in record]:
                     self.log(f"train/{key}_{name}", float(np.mean(values)), sync_dist=True)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["records"] = gather_records(self.records)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.records = entry(checkpoint, "records", self)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD([self.idle], lr=1.0)
-
-
-class ClusteringStudy(Study):
+class ClusteringStudy(DrawStudy):
     """Clustering error, connections and seconds of several algorithms on the same draws (Figs. 2, 4, Tables 1, 2).
 
     Args:
@@ -135,7 +110,7 @@ def _named(varied: dict[str, Any]) -> dict[str, Any]:
     return {f"with_{name}": value for name, value in varied.items()}
 
 
-class StoppingStudy(Study):
+class StoppingStudy(DrawStudy):
     """True and false neighbours of each cluster's points under a residual bound tau (Fig. 3); nothing is clustered.
 
     One pursuit down to the smallest bound serves all: a looser one stops at a prefix of its steps.

@@ -2,28 +2,43 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.loggers import Logger, WandbLogger
 from pytorch_lightning.plugins import MixedPrecision
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks.generations import Generations, ensembles, start_anew
+from callbacks.generations import Generations
 from callbacks.reports.generation_curves import curves_figure
+from callbacks.reports.generation_scores import papers_ensembles
 from callbacks.rng_state import RngState
 from datamodules.loading.loaders import evaluation_loader, training_loader
 from modules.components.frozen import Frozen
 
 EPOCHS = 3
 SAVED = ["batch5", "epoch1", "epoch2", "batch10", "batch13", "epoch4", "epoch5", "batch20", "epoch7"]
+
+
+def layers() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 2))
+
+
+def seeded(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    return layers()
 
 
 class Chain(LightningModule):
@@ -33,7 +48,8 @@ class Chain(LightningModule):
         super().__init__()
         self.save_hyperparameters()
         torch.manual_seed(3)
-        self.student = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 2))
+        self.make_student = layers
+        self.student = self.make_student()
         self.teacher: Frozen | None = None
         self.generation = -1
         self.scores = scores
@@ -135,8 +151,8 @@ def run(
 ) -> Chain:
     """Three batches an epoch, three epochs a generation, three generations."""
     module = module or Chain(scores)
-    keep = options.pop("keep", "last")
-    trainer = make_trainer(folder, Generations(2, str(folder / "checkpoints"), keep=keep, seed=7), *others, **options)
+    own = {name: options.pop(name) for name in ("keep", "ensembles") if name in options}
+    trainer = make_trainer(folder, Generations(2, str(folder / "checkpoints"), seed=7, **own), *others, **options)
     torch.manual_seed(5 if resume is None else 6)  # must not matter to a resumed run
     path = None if resume is None else folder / f"{resume}.ckpt"
     loader = training_loader(data(), 4, 0, 0, trainer)
@@ -167,10 +183,8 @@ def test_each_generation_starts_anew(tmp_path: Path) -> None:
         assert_equal(
             module.starts[number]["teacher"], weights_in(tmp_path / f"checkpoints/generation_{number - 1}.ckpt")
         )
-    fresh = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 2))
-    start_anew(fresh, 7 + 2)
-    assert_equal(module.starts[2]["student"], fresh.state_dict())
-    assert not torch.equal(module.starts[1]["student"]["0.weight"], fresh[0].weight)
+        assert_equal(module.starts[number]["student"], seeded(7 + number).state_dict())
+    assert not torch.equal(module.starts[1]["student"]["0.weight"], module.starts[2]["student"]["0.weight"])
 
 
 def test_the_teacher_is_not_part_of_the_module(tmp_path: Path) -> None:
@@ -193,18 +207,23 @@ def test_the_best_weights_are_kept_on_request(tmp_path: Path) -> None:
     assert [(k["generation"], k["epoch"], k["score"]) for k in kept] == [(0, 1, 1.0), (1, 5, 4.0), (2, 6, 1.0)]
 
 
+def test_the_best_of_a_metric_that_should_grow(tmp_path: Path) -> None:
+    generations = Generations(0, str(tmp_path / "checkpoints"), keep="best", mode="max")
+    trainer = make_trainer(tmp_path, generations)
+    loader = training_loader(data(), 4, 0, 0, trainer)
+    module = Chain([3.0, 1.0, 2.0])
+    trainer.fit(module, loader, evaluation_loader(data(), 12, 0, None))
+    assert generations.kept[0] == (0, 0, 3.0)
+    assert_equal(
+        weights_in(tmp_path / "checkpoints/generation_0.ckpt"), module.ends[0]
+    )  # not those of the sanity check
+
+
 def test_a_score_that_is_no_number_is_not_the_best(tmp_path: Path) -> None:
     nan = float("nan")
     run(tmp_path, scores=[nan, 2.0, nan, 5.0, nan, 6.0, nan, nan, nan], keep="best")
     kept = json.loads((tmp_path / "generations.json").read_text())["kept"]
     assert [k["epoch"] for k in kept] == [1, 3, 8]
-
-
-def test_a_better_file_than_the_checkpoint_knows_is_replaced(tmp_path: Path) -> None:
-    """A run that was killed behind a validation, or goes on elsewhere, and does not repeat its numbers."""
-    run(tmp_path, scores=[3.0, 3.0, 3.0, 1.0, 2.0, 0.5, 3.0, 3.0, 3.0], keep="best")
-    module = run(tmp_path, "epoch4", scores=[0.0, 0.0, 0.0, 0.0, 0.0, 4.0, 3.0, 3.0, 3.0], keep="best")
-    assert_equal(module.starts[0]["teacher"], module.ends[5])  # the one of epoch 3 is gone
 
 
 def test_the_picture_shows_every_generation_also_after_a_resume(
@@ -218,7 +237,7 @@ def test_the_picture_shows_every_generation_also_after_a_resume(
         drawn["history"], drawn["figure"] = list(history), curves_figure(history, ensembles, metric)
         return drawn["figure"]
 
-    monkeypatch.setattr("callbacks.generations.curves_figure", watched)
+    monkeypatch.setattr("callbacks.reports.generation_curves.curves_figure", watched)
     run(tmp_path, resume="epoch4", scores=scores)
     assert drawn["history"] == [(number // EPOCHS, number % EPOCHS, score) for number, score in enumerate(scores)]
     [axes] = drawn["figure"].axes
@@ -263,10 +282,8 @@ def test_the_averaged_weights_teach(tmp_path: Path) -> None:
 
 def test_an_average_that_starts_late_is_not_that_of_the_generation_before(tmp_path: Path) -> None:
     run(tmp_path, others=[EMAWeightAveraging(decay=0.5, update_every_n_steps=100)])
-    fresh = Chain().student
-    start_anew(fresh, 7 + 1)
     weights = weights_in(tmp_path / "checkpoints/generation_1.ckpt")
-    assert torch.equal(weights["0.weight"], fresh[0].weight)
+    assert torch.equal(weights["0.weight"], seeded(7 + 1)[0].weight)  # type: ignore[index]
 
 
 class Scales(Callback):
@@ -285,22 +302,57 @@ def test_the_gradient_scaler_starts_anew_with_its_settings(tmp_path: Path) -> No
     assert scales.values == 3 * one
 
 
-def test_a_foreign_or_missing_teacher_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_a_checkpoint_is_all_that_a_resumed_run_needs(tmp_path: Path, keep: str) -> None:
+    """In another folder, where no file of a generation lies."""
+    scores = [3.0, 1.0, 2.0, 4.0, 5.0, 6.0, 1.0, 2.0, 3.0]
+    whole = run(tmp_path, scores=scores, keep=keep)
+    callbacks = torch.load(tmp_path / "batch13.ckpt", weights_only=True)["callbacks"]
+    state = next(state for name, state in callbacks.items() if "Generations" in name)
+    assert state["teacher"].keys() == whole.student.state_dict().keys()
+    assert bool(state["weights"]) == (keep == "best")  # none before the validation that they come from
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(tmp_path / "epoch4.ckpt", other)
+    with pytest.warns(UserWarning, match=r"ens9 is left out: there is no generation_0\.ckpt"):
+        rest = run(other, "epoch4", scores=scores, keep=keep, ensembles={"ens9": [0, 2]})
+    assert_equal(rest.state_dict(), whole.state_dict())
+    for number in (1, 2):
+        name = f"checkpoints/generation_{number}.ckpt"
+        assert_equal(weights_in(tmp_path / name), weights_in(other / name))
+    assert json.loads((other / "generations.json").read_text())["val"].keys() == {"gen1/error", "gen2/error"}
+
+
+def test_a_run_that_cannot_go_on_is_told(tmp_path: Path) -> None:
     run(tmp_path)
-    path = tmp_path / "checkpoints/generation_0.ckpt"
-    content = torch.load(path, weights_only=True)
-    content["state_dict"]["student.0.weight"][0, 0] += 1
-    torch.save(content, path)
-    with pytest.raises(ValueError, match=r"generation_0\.ckpt is not the file that this run left"):
-        run(tmp_path, resume="epoch4")
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=r"generation_0\.ckpt is damaged"):
-        run(tmp_path, resume="epoch4")
-    path.unlink()
-    with pytest.raises(FileNotFoundError, match="weights of generation 0"):
-        run(tmp_path, resume="epoch4")
     with pytest.raises(ValueError, match="generations have 3 epochs: it cannot go on with max_epochs=4"):
         run(tmp_path, resume="epoch4", max_epochs=4)
+    with pytest.raises(ValueError, match="the checkpoint is of an older version, whose chains cannot go on"):
+        Generations(1, str(tmp_path)).load_state_dict({"generation": 1})
+
+
+def test_a_checkpoint_without_the_last_validation_is_refused(tmp_path: Path) -> None:
+    """Lightning skips it on a resume; the next student would have no teacher."""
+    run(tmp_path, others=[Save(tmp_path, ["batch9"])])
+    with pytest.raises(ValueError, match="between the last batch of generation 0 and its validation"):
+        run(tmp_path, resume="batch9")
+
+
+def test_a_generation_is_written_once_when_it_ends(tmp_path: Path) -> None:
+    class Files(Callback):
+        def __init__(self) -> None:
+            self.seen: list[list[tuple[str, int]]] = []
+
+        def on_train_epoch_end(self, trainer: Trainer, *args: object) -> None:
+            found = sorted((tmp_path / "checkpoints").glob("*"))
+            self.seen.append([(file.name, file.stat().st_mtime_ns) for file in found])
+
+    files = Files()
+    run(tmp_path, keep="best", scores=[3.0, 2.0, 1.0] * 3, others=[files])
+    names = [[name for name, _ in seen] for seen in files.seen]
+    ends = [[f"generation_{g}.ckpt" for g in range(n)] for n in (0, 1, 2)]
+    assert names == [*[ends[0]] * 3, *[ends[1]] * 3, *[ends[2]] * 3]  # the callback comes before Generations
+    assert files.seen[3] == files.seen[5] and files.seen[6] == files.seen[8]
 
 
 def test_ensembles_at_the_end_and_by_test(tmp_path: Path) -> None:
@@ -331,6 +383,89 @@ def test_a_network_given_by_python_code_does_not_end_the_chain(tmp_path: Path) -
     assert hyper == {"scores": ()}
 
 
+def test_the_users_ensembles(tmp_path: Path) -> None:
+    """Also with the one that had no teacher, under any name."""
+    module = run(tmp_path, ensembles={"all": [0, 1, 2]})
+    scores = json.loads((tmp_path / "generations.json").read_text())["val"]
+    assert scores.keys() == {"gen0/error", "gen1/error", "gen2/error", "all/error"}
+    assert scores["all/error"] == pytest.approx(sum(scores[f"gen{g}/error"] for g in range(3)) / 3)
+    assert float(module.trainer.callback_metrics["all/val/error"]) == pytest.approx(scores["all/error"])
+    with pytest.raises(ValueError, match=r"ensemble few is of \[1, 3\]: the chain has 0 to 2"):
+        run(tmp_path, ensembles={"few": [1, 3]})
+    for wrong in ({"gen1": [1]}, {"a/b": [1]}, {"none": []}):
+        with pytest.raises(ValueError, match=r"an ensemble is a word that is not gen\.\.\. and its generations"):
+            Generations(2, str(tmp_path), ensembles=wrong)
+
+
+class Rows(Logger):
+    """What was logged, row by row."""
+
+    name, version, save_dir = "rows", 0, None
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, float]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.rows.append(metrics | {"step": step})  # type: ignore[dict-item]
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def curve(self, name: str) -> list[tuple[float, float, float, float]]:
+        names = (name, "generation", "epoch_in_generation", "step")
+        return [tuple(row[n] for n in names) for row in self.rows if {*names} <= row.keys()]  # type: ignore[misc]
+
+
+class Talkative(Chain):
+    """Logs on steps, on epochs, and nothing but its score in validation."""
+
+    def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
+        loss = super().training_step(batch, batch_index)
+        self.log("train/batch", float(self.trainer.global_step))
+        self.log("train/number", float(self.current_epoch), on_step=False, on_epoch=True)
+        return loss
+
+
+def test_generations_are_logged_over_their_own_epochs(tmp_path: Path) -> None:
+    rows = Rows()
+    run(tmp_path, module=Talkative(list(range(9))), logger=rows, log_every_n_steps=2)
+    for g, steps in ((0, (2, 4, 6, 8)), (1, (1, 3, 5, 7, 9))):
+        expected = torch.tensor([(9 * g + n - 1, g, n / 3, 9 * g + n - 1) for n in steps])
+        torch.testing.assert_close(torch.tensor(rows.curve(f"gen{g}/train/batch")), expected)
+    for g in range(3):
+        ends = [(3 * g + e, g, e + 1, 9 * g + 3 * e + 2) for e in range(3)]
+        assert rows.curve(f"gen{g}/train/number") == rows.curve(f"gen{g}/val/error") == ends
+
+
+def test_a_validation_is_logged_once(tmp_path: Path) -> None:
+    """With one in every third epoch, and after a resume."""
+    rows = Rows()
+    scores = [9.0, 9.0, 2.0, 9.0, 9.0, 5.0, 9.0, 9.0, 8.0]
+    run(tmp_path, module=Talkative(scores), logger=rows, check_val_every_n_epoch=3)
+    for g, score in enumerate((2.0, 5.0, 8.0)):
+        assert rows.curve(f"gen{g}/val/error") == [(score, g, 3, 9 * g + 8)]
+    rows = Rows()
+    run(tmp_path, "epoch4", module=Talkative(scores), logger=rows, check_val_every_n_epoch=3)
+    assert [row[0] for row in rows.curve("gen1/val/error")] == [5.0]
+
+
+def test_wandb_draws_them_over_the_epochs_of_a_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = WandbLogger(save_dir=tmp_path, offline=True)
+    run_of_wandb = MagicMock()
+    monkeypatch.setattr(WandbLogger, "experiment", run_of_wandb)
+    monkeypatch.setattr(logger, "log_image", pictures := MagicMock())
+    run(tmp_path, logger=logger)
+    axes = {call.args[0]: call.kwargs["step_metric"] for call in run_of_wandb.define_metric.call_args_list}
+    assert axes == {f"gen{g}/val/error": "epoch_in_generation" for g in range(3)}
+    pictures.assert_called_once_with("generations", [str(tmp_path / "generations.png")])
+
+
+def test_the_best_generation_is_logged_and_not_its_mean_with_the_last(tmp_path: Path) -> None:
+    module = run(tmp_path, keep="best", scores=[3.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0, 2.0])
+    scores = json.loads((tmp_path / "generations.json").read_text())["val"]
+    for name, score in scores.items():
+        assert float(module.trainer.callback_metrics[name.replace("/", "/val/")]) == score
+
+
 def test_a_fast_dev_run_leaves_the_files_of_a_run(tmp_path: Path) -> None:
     run(tmp_path)
     files = [tmp_path / "generations.json", *sorted((tmp_path / "checkpoints").iterdir())]
@@ -348,8 +483,9 @@ def test_files_of_others_are_no_generations(tmp_path: Path) -> None:
 
 
 def test_ensembles_have_the_taught_generations() -> None:
-    groups = ensembles([0, 1, 2, 3])
-    assert groups["ens2"] == [1, 2] and groups["ens3"] == [1, 2, 3] and groups["gen0"] == [0]
+    groups = {name: list(members) for name, members in papers_ensembles(3).items()}
+    assert groups == {"ens2": [1, 2], "ens3": [1, 2, 3]}
+    assert papers_ensembles(1) == papers_ensembles(0) == {}
 
 
 class Heir(nn.Module):
@@ -377,7 +513,7 @@ class Heir(nn.Module):
 def test_a_teacher_from_outside_teaches_the_first(tmp_path: Path) -> None:
     module = Chain()
     module.teacher = Frozen(module.student)
-    module.student = Heir()
+    module.student, module.make_student = Heir(), Heir
     generations = Generations(1, str(tmp_path / "checkpoints"))
     trainer = make_trainer(tmp_path, generations)
     trainer.fit(module, training_loader(data(), 4, 0, 0, trainer), evaluation_loader(data(), 12, 0, None))
@@ -390,7 +526,7 @@ def test_a_teacher_from_outside_teaches_the_first(tmp_path: Path) -> None:
 def heirs() -> Chain:
     module = Chain()
     module.teacher = Frozen(module.student)
-    module.student = Heir()
+    module.student, module.make_student = Heir(), Heir
     return module
 
 
@@ -406,18 +542,6 @@ def test_heirs_resume_with_what_they_inherited(tmp_path: Path, saved: str) -> No
 
 
 def test_what_cannot_be_is_said_at_once(tmp_path: Path) -> None:
-    class Raw(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = nn.Parameter(torch.zeros(3, 2))
-
-        def forward(self, x: Tensor) -> Tensor:
-            return x @ self.weight
-
-    module = Chain()
-    module.student = nn.Sequential(Raw())
-    with pytest.raises(ValueError, match="a Raw has weights but no reset_parameters"):
-        make_trainer(tmp_path, Generations(1, str(tmp_path))).fit(module, DataLoader(data(), 4), DataLoader(data(), 4))
     with pytest.raises(ValueError, match="must end with a validation"):
         make_trainer(tmp_path, Generations(1, str(tmp_path))).fit(Chain(), DataLoader(data(), 4))
     for options in ({"check_val_every_n_epoch": 2}, {"limit_val_batches": 0}, {"val_check_interval": 2}):
@@ -427,6 +551,17 @@ def test_what_cannot_be_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_epochs"):
         trainer = make_trainer(tmp_path, Generations(1, str(tmp_path)), max_epochs=-1, max_steps=5)
         trainer.fit(Chain(), DataLoader(data(), 4), DataLoader(data(), 4))
+    module = Chain()
+    del module.student, module.make_student
+    with pytest.raises(ValueError, match="Generations cannot train a Chain: it has no make_student, student"):
+        make_trainer(tmp_path, Generations(1, str(tmp_path))).fit(module, DataLoader(data(), 4), DataLoader(data(), 4))
+    for strategy, name in ((FSDPStrategy(), "FSDPStrategy"), (object.__new__(DeepSpeedStrategy), "DeepSpeedStrategy")):
+        trainer: Any = SimpleNamespace(strategy=strategy)
+        with pytest.raises(ValueError, match=f"needs one device or trainer.strategy ddp, not {name}"):
+            Generations(1, str(tmp_path)).setup(trainer, Chain(), "fit")
+    for wrong in ({"mode": "most"}, {"keep": "all"}):
+        with pytest.raises(ValueError, match="mode must be min or max and keep last or best, got"):
+            Generations(1, str(tmp_path), **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="generations must be at least 0"):
         Generations(-1, str(tmp_path))
     with pytest.raises(ValueError, match=r"monitors val/nothing, but validation logged .*val/error"):
@@ -453,7 +588,10 @@ def run_two(folder: Path, resume: str | None, options: str = "") -> list[dict[st
     root = str(Path(__file__).parents[2])
     script.write_text(TWO.format(root=root, file=__file__, folder=str(folder), resume=resume, options=options))
     env = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, str(script)], check=True, env=env, capture_output=True, timeout=240)
+    done = subprocess.run(
+        [sys.executable, str(script)], check=True, env=env, capture_output=True, timeout=240, text=True
+    )
+    assert "sync_dist" not in done.stderr
     return [torch.load(folder / f"{resume}.rank{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
@@ -480,7 +618,7 @@ class OwnScores(Chain):
 def heirs_with_own_scores() -> Chain:
     module = OwnScores()
     module.teacher = Frozen(module.student)
-    module.student = Heir()
+    module.student, module.make_student = Heir(), Heir
     return module
 
 

@@ -10,7 +10,7 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from callbacks.predictions import Predictions
+from callbacks.predictions import Predictions, write_predictions
 from datamodules.loading.loaders import EvaluationSampler
 
 SIZE = 7
@@ -85,6 +85,47 @@ def test_what_a_fit_leaves(tmp_path: Path) -> None:
     for callback in run.callbacks:  # type: ignore[attr-defined]
         callback.on_fit_end(run, Fitted())
     assert (tmp_path / "labels.csv").read_text().split() == ["index,square", "0,1", "2,-1"]
+
+
+def test_several_columns_and_words(tmp_path: Path) -> None:
+    names = {"name": ["a", "b, c"], "p": torch.tensor([[0.25, 0.75], [1.0, 0.0]]), "label": torch.tensor([1, 0])}
+    trainer(tmp_path, "out.csv").predict(Squares(outputs=names), loader(order=[1, 0]))
+    lines = (tmp_path / "out.predict.csv").read_text().splitlines()
+    assert lines == ["index,name,p_0,p_1,label", '0,"b, c",1.0,0.0,0', "1,a,0.25,0.75,1"]
+    for wrong in (names | {"name": ["a"]}, {"name": [1, 2]}, {}):
+        with pytest.raises(ValueError, match=r"1, 2, 2 outputs for the 2 items|Squares gives none"):
+            trainer(tmp_path, "out.csv").predict(Squares(outputs=wrong), loader(order=[1, 0]))
+    with pytest.raises(ValueError, match=r"name, p, label do not fit one array out\.predict\.npy: name a \.csv"):
+        trainer(tmp_path, "out.npy").predict(Squares(outputs=names), loader(order=[1, 0]))
+
+
+def test_a_trial_writes_nothing(tmp_path: Path) -> None:
+    trainer(tmp_path, "squares.csv", fast_dev_run=True).predict(Squares(), loader())
+    run = trainer(tmp_path, "labels.csv", fast_dev_run=True)
+    for callback in run.callbacks:  # type: ignore[attr-defined]
+        callback.on_fit_end(run, Fitted())
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_is_written_without_a_callback(tmp_path: Path) -> None:
+    run = trainer(tmp_path, "squares.npy")
+    write_predictions(run, Squares())
+    assert [c.file for c in run.callbacks if isinstance(c, Predictions)] == ["squares.npy"]  # type: ignore[attr-defined]
+    run.callbacks.clear()  # type: ignore[attr-defined]
+    write_predictions(run, Squares())
+    assert [c.file for c in run.callbacks] == ["outputs.csv"]  # type: ignore[attr-defined]
+    module = LightningModule()
+    with pytest.raises(ValueError, match="LightningModule has no predict_step: `fit` and `test` are"):
+        write_predictions(run, module)
+    module.instead_of_predict = "`python codec.py`"  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"no predict_step: `python codec\.py`"):
+        write_predictions(run, module)
+
+
+def test_bfloat16_has_no_array_of_its_own(tmp_path: Path) -> None:
+    rows = torch.tensor([0.5, 2.0], dtype=torch.bfloat16)
+    trainer(tmp_path, "a.npy").predict(Squares(outputs=rows), loader(order=[0, 1]))
+    assert np.load(tmp_path / "a.predict.npy").tolist() == [0.5, 2.0]
 
 
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:

@@ -129,6 +129,21 @@ def test_patience_ends_a_phase_early(tmp_path: Path) -> None:
     assert [entry[1] for entry in slower[::3]].count("mean") == 8
 
 
+def test_patience_alone(tmp_path: Path) -> None:
+    """Two epochs in a row may bring nothing, a third ends the phase, however young it is."""
+    phases = [{"epochs": 9, "head": "mean"}, {"epochs": 9, "head": "lstm"}]
+    for patience, count in ((0, 3), (1, 4), (2, 5)):
+        trace = run(tmp_path, [0.5, 0.6] + [0.1] * 16, phases=phases, patience=patience, min_epochs=0).trace
+        assert [entry[1] for entry in trace[::3]].count("mean") == count
+    never = run(tmp_path, [0.5, 0.6] + [0.1] * 16, phases=phases).trace
+    assert [entry[1] for entry in never[::3]].count("mean") == 9
+
+
+def test_the_lowest_score_can_be_the_best(tmp_path: Path) -> None:
+    run(tmp_path, SCORES, mode="min")
+    assert [torch.load(tmp_path / f"phase{i}.ckpt", weights_only=True)["epoch"] for i in range(3)] == [0, 4, 6]
+
+
 @pytest.mark.parametrize("saved", ["batch2", "epoch6", "epoch9", "batch11", "epoch12", "batch14", "epoch15", "batch17"])
 def test_a_resumed_run_is_the_same_run(tmp_path: Path, saved: str) -> None:
     """In the middle of a phase and of an epoch, and between two phases."""

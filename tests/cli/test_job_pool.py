@@ -27,6 +27,10 @@ def work(job):
             time.sleep(0.05)
     return Outcome(job.source, 1, 1, 1)
 
+if __name__ == "__mp_main__":
+    Path(f"starting-{os.getpid()}").touch()
+    time.sleep(float(sys.argv[2]))
+
 if __name__ == "__main__":
     jobs = [Job(Path(f"begun/{i}"), Path(f"done/{i}")) for i in range(9)]
     Path("begun").mkdir()
@@ -40,7 +44,7 @@ def test_ctrl_c_cancels_what_has_not_begun_and_gives_up_the_rest(workers, whole_
     """From a terminal the signal reaches all processes, from elsewhere the first one only."""
     Path("program.py").write_text(PROGRAM)
     process = subprocess.Popen(
-        [sys.executable, "program.py", str(workers)], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "program.py", str(workers), "0"], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     while len(list(Path().glob("done/.*.tmp"))) < workers:
         assert process.poll() is None
@@ -55,6 +59,18 @@ def test_ctrl_c_cancels_what_has_not_begun_and_gives_up_the_rest(workers, whole_
         for _ in range(500):
             os.killpg(process.pid, 0)
             time.sleep(0.02)
+
+
+def test_ctrl_c_while_workers_start_ends_them_too():
+    Path("program.py").write_text(PROGRAM)
+    process = subprocess.Popen([sys.executable, "program.py", "2", "2"], stderr=subprocess.PIPE, text=True)
+    while len(list(Path().glob("starting-*"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in errors
+    assert len(list(Path("begun").iterdir())) <= 2 and not list(Path().glob("done/*"))
 
 
 def test_after_an_interrupt_a_worker_begins_nothing():

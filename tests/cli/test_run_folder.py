@@ -3,11 +3,12 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jsonargparse import Namespace
 
-from cli import run_folder
+from cli import claim, run_folder
 from cli.run_folder import checkpoint_to_load, choose, create, place
 
 BASE = Path("runs/toy/one")
@@ -134,12 +135,13 @@ def test_a_trial_of_a_sweep_never_continues_another(monkeypatch: pytest.MonkeyPa
     assert chosen("last") == "001"
 
 
-def test_the_choice_is_written_into_the_config(monkeypatch: pytest.MonkeyPatch) -> None:
-    def config(ckpt_path: str | None = None) -> Namespace:
-        logger = Namespace(init_args=Namespace(save_dir="x/{number}", id="{wandb_id}"))
-        trainer = Namespace(logger=[logger], max_epochs=3)
-        return Namespace(run=Namespace(dir=str(BASE)), ckpt_path=ckpt_path, trainer=trainer)
+def config(ckpt_path: str | None = None, **trainer: Any) -> Namespace:
+    logger = Namespace(init_args=Namespace(save_dir="x/{number}", dirpath=f"{BASE}/{{number}}/c", id="{wandb_id}"))
+    options = Namespace(logger=[logger], max_epochs=3, **trainer)
+    return Namespace(run=Namespace(dir=str(BASE)), ckpt_path=ckpt_path, trainer=options)
 
+
+def test_the_choice_is_written_into_the_config() -> None:
     with run_folder.forget_at_end():
         first = config()
         assert place(first, "fit", "f") == BASE / "000"
@@ -153,3 +155,44 @@ def test_the_choice_is_written_into_the_config(monkeypatch: pytest.MonkeyPatch) 
     assert again.ckpt_path == "runs/toy/one/000/checkpoints/last.ckpt"
     ids = {c.trainer.logger[0].init_args.id for c in (first, child, again)}
     assert len(ids) == 1 and len(ids.pop()) == 8
+
+
+def test_numbers_are_ordered_as_numbers() -> None:
+    for number in ("999", "1000", "998"):
+        checkpoint(number, "last")
+        checkpoint(number, "best")
+    assert chosen("last") == "1000" and chosen("best", "test") == "1000"
+    assert [path.name for path in run_folder.numbered(BASE)] == ["1000", "999", "998"]
+    assert chosen() == "1001"
+
+
+def test_a_trial_starts_from_a_run_and_writes_elsewhere() -> None:
+    best, last = str(checkpoint("000", "best")), str(checkpoint("000", "last"))
+    for asked, command, expected in (
+        ("best", "test", best),
+        ("last", "fit", last),
+        (best, "fit", best),
+        (None, "fit", None),
+    ):
+        trial = config(asked, fast_dev_run=True)
+        with claim.session(), run_folder.forget_at_end():
+            folder = place(trial, command, "f")
+            child = config(asked, fast_dev_run=True)
+            assert place(child, command, "f") == folder  # a process that Lightning starts
+        assert trial.ckpt_path == child.ckpt_path == expected
+        assert trial.trainer.logger[0].init_args.dirpath == f"{folder}/c"
+        assert not folder.exists()
+    Path(best).unlink()
+    with claim.session(), run_folder.forget_at_end(), pytest.raises(FileNotFoundError, match="ckpt_path best"):
+        place(config("best", fast_dev_run=True), "test", "f")
+    assert [path.name for path in BASE.iterdir()] == ["000"]
+
+
+def test_a_checkpoint_that_is_not_there_makes_no_folder() -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt: no such file"):
+        place(config("nowhere.ckpt"), "fit", "f")
+    assert not BASE.exists()
+    with claim.session(), run_folder.forget_at_end():
+        remote = config("s3://bucket/a.ckpt")
+        place(remote, "fit", "f")
+        assert remote.ckpt_path == "s3://bucket/a.ckpt"

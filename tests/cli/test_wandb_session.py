@@ -2,11 +2,15 @@
 
 import json
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from cli.wandb_session import is_logged_in, session, without_agent_parameters
+from cli import claim
+from cli.wandb_session import OurWandbLogger, is_logged_in, session, whereabouts, without_agent_parameters
 
 
 def test_the_agents_parameter_is_taken_out() -> None:
@@ -25,6 +29,81 @@ def test_the_command_line_is_cleaned_too(monkeypatch: pytest.MonkeyPatch) -> Non
     assert without_agent_parameters(None) == ["fit"]
     monkeypatch.setattr("sys.argv", ["train.py", "fit"])
     assert without_agent_parameters(None) is None
+
+
+def test_a_damaged_file_is_named() -> None:
+    Path("a.json").write_text('{"a": ')
+    with pytest.raises(ValueError, match=r"a\.json is no JSON"):
+        without_agent_parameters(["fit", "--config", "a.json"])
+
+
+class Page:
+    """Stands for wandb's run."""
+
+    id = "ab"
+
+    def __init__(self) -> None:
+        self.config: dict[str, object] = {}
+        self.config_update = self.config.update
+        self.rows: list[dict[str, object]] = []
+        self.log = self.rows.append
+
+
+def test_nothing_is_opened_before_the_first_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = Page()
+    opened: list[object] = []
+
+    class Config(dict):
+        def update(self, values: dict, allow_val_change: bool) -> None:  # type: ignore[override]
+            super().update(values)
+
+    page.config = Config()
+    monkeypatch.setattr("wandb.init", lambda **options: opened.append(options) or page)
+    with claim.session():
+        logger = OurWandbLogger(save_dir="x", id="ab", name="n")
+        assert not hasattr(logger, "experiment")  # as Lightning asks
+        logger.log_hyperparams({"lr": 3})
+        logger.log_metrics({"lr-Adam": 0.1}, 0)
+        assert not opened
+        claim.begin()
+        logger.log_metrics({"loss": 2.0}, 9)
+        logger.log_hyperparams({"seed": 4})
+    assert len(opened) == 1 and "anonymous" not in opened[0] and page.config == {"lr": 3, "seed": 4}  # type: ignore[operator]
+    steps = "trainer/global_step"
+    assert page.rows == [{"lr-Adam": 0.1, steps: 0}, {"loss": 2.0, steps: 9}]
+
+
+def test_silence_is_for_those_who_do_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    with session():
+        assert os.environ["WANDB_SILENT"] == "true"
+    assert "WANDB_SILENT" not in os.environ
+    monkeypatch.setenv("WANDB_SILENT", "false")
+    with session():
+        assert os.environ["WANDB_SILENT"] == "false"
+    assert os.environ["WANDB_SILENT"] == "false"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_is_finished_with_how_it_ended(fails: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+    stand_in = SimpleNamespace(run=object(), finish=lambda exit_code: codes.append(exit_code))
+    monkeypatch.setitem(sys.modules, "wandb", stand_in)
+    with suppress(KeyError), session():
+        if fails:
+            raise KeyError
+    assert codes == [int(fails)]
+
+
+def test_where_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = SimpleNamespace(disabled=False, url=None, dir=str(Path("runs/wandb/offline-run-1/files").resolve()))
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=run))
+    assert whereabouts() == "wandb sync runs/wandb/offline-run-1"
+    run.url = "https://wandb.example.org/a"
+    assert whereabouts() == "https://wandb.example.org/a"
+    run.disabled = True
+    assert whereabouts() is None
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=None))
+    assert whereabouts() is None
 
 
 def test_offline_unless_logged_in(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,7 +52,8 @@ def test_a_batch_holds_what_the_files_hold(official: Path) -> None:
         assert batch["signal"].dtype == torch.float32
         assert batch["length"].dtype == batch["label"].dtype == torch.int64
         assert batch["signal"].shape == (4, int(batch["length"].max()))
-        for signal, length, label, name in zip(*batch.values(), strict=True):
+        columns = (batch[key] for key in ("signal", "length", "label", "name"))
+        for signal, length, label, name in zip(*columns, strict=True):
             stored = np.fromfile(official / "training2017" / f"{name}.mat", "<i2", offset=24)
             assert np.array_equal(signal[:length].numpy(), stored) and not signal[length:].any()
             assert label == labels[name]
@@ -90,6 +91,11 @@ def test_records_that_cannot_be_used_are_named(tmp_path: Path, caplog: pytest.Lo
     assert sorted(everything) == [f"A{number:05d}" for number in range(7, 41)]
     with pytest.raises(ValueError, match=r"left out .*A00003"):
         module(tmp_path, strict=True)
+
+
+def test_the_shortest_record_is_one_window_long(tmp_path: Path) -> None:
+    write_record(tmp_path, "a", beats(1, 1, False)[:64])
+    assert len(ecg_cache.read_record(tmp_path / "a", 300, 64)) == 64
 
 
 def test_the_cache_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +192,58 @@ def test_buckets_pad_little_and_miss_nothing() -> None:
     plain = torch.tensor([index for _, index in BucketSampler(records, 10, seed=1, bucket=False)])
     lengths = torch.from_numpy(records.lengths)[plain].view(-1, 10)
     assert lengths.amax(1).sum() * 10 > 1.4 * lengths.sum()
+
+
+def test_batches_come_in_a_random_order() -> None:
+    """Else every epoch, or every 32 batches of it, would go from short records to long ones."""
+    records = synthetic_records(list(range(1000, 1320)))
+    sampler = BucketSampler(records, 10, seed=1)
+    means = []
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        order = torch.tensor([index for _, index in sampler])
+        batches = records.lengths[order].reshape(-1, 10)
+        assert (batches.max(1) - batches.min(1) == 9).all()  # 32 batches are one bucketing: neighbours in length
+        means.append(batches.mean(1))
+        assert 0.3 < (np.diff(means[-1]) > 0).mean() < 0.7
+    assert not np.array_equal(*means)
+    plain = torch.tensor([index for _, index in BucketSampler(records, 10, seed=1, bucket=False)])
+    assert 0.4 < (plain.diff() > 0).double().mean() < 0.6
+    other = torch.tensor([index for _, index in BucketSampler(records, 10, seed=2, bucket=False)])
+    assert not torch.equal(plain, other)
+
+
+def test_evaluation_has_every_record_once_with_its_index(official: Path) -> None:
+    data = module(official, "predict", val_batch_size=5)
+    records, seen = data.sets["test"], {}
+    loader = data.predict_dataloader()
+    lengths = []
+    for batch in loader:
+        assert len(batch["name"]) <= 5
+        lengths += batch["length"].tolist()
+        seen.update(zip(batch["index"].tolist(), zip(batch["name"], batch["label"].tolist(), strict=True), strict=True))
+    assert lengths == sorted(lengths) and len(lengths) == len(records)
+    names = [records.cache.names[row] for row in records.rows]
+    assert [seen[i] for i in range(len(records))] == list(zip(names, records.labels.tolist(), strict=True))
+
+
+def test_units_of_a_header_are_kept(tmp_path: Path) -> None:
+    """What the cache holds is in 1/1000 mV, whatever gain and unit the header names."""
+    signal = beats(3, 1, False)
+    for name, gain, expected in (
+        ("a", "1000/mV", signal),
+        ("b", "500/mV", 2 * signal),
+        ("c", "1/uV", signal),
+        ("d", "1000000/V", signal),
+        ("e", "1000(10)/mV", signal - 10),
+    ):
+        write_record(tmp_path, name, signal, gain=gain)
+        assert np.array_equal(ecg_cache.read_record(tmp_path / name, 300, 64), expected), name
+    write_record(tmp_path, "f", signal, gain="1000/mmHg")
+    with pytest.raises(ecg_cache.SkippedRecordError, match="no voltage"):
+        ecg_cache.read_record(tmp_path / "f", 300, 64)
+    write_record(tmp_path, "g", np.full(900, 30000), gain="500/mV")
+    assert (ecg_cache.read_record(tmp_path / "g", 300, 64) == 32767).all()  # cut, not wrapped around
 
 
 def test_two_ranks_share_the_batches() -> None:

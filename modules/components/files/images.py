@@ -35,12 +35,13 @@ NOT_RGB = "not 8-bit RGB"
 TOO_LARGE = "over 200 megapixels"
 ANIMATED = "animated"
 
-ALPHA_MODES = ("RGBA", "LA", "P")
+_MODES = ("L", "RGB", "LA", "RGBA", "P")
 _REMEDIES = {"1": "convert it to 8-bit grayscale first", "CMYK": "convert it to RGB first"}
 _OTHER_METADATA = {"xmp": "XMP", "comment": "comment", "photoshop": "Photoshop resources"}
 _TIFF_TEXTS = {270, 271, 272, 305, 306, 315, 700, 33432, 34665, 34853}
 
-# Pillow warns above this and only refuses at twice its value; the refusal at MAX_PIXELS is open_image's.
+# Pillow warns above this and only refuses at twice its value; the refusal at MAX_PIXELS is open_image's. Its other
+# warnings are of metadata that it does not understand.
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 warnings.filterwarnings("ignore", module="PIL")
 
@@ -65,8 +66,8 @@ class ExactImage(NamedTuple):
 def open_image(source: Path | BinaryIO, formats: tuple[str, ...] = FORMATS) -> ImageFile:
     """Open lazily: the header is read and judged, no pixel is decoded. The caller closes it.
 
-    "L" and "RGB" without transparency are what they say; images of other modes that are let through, or with a
-    transparent colour, may turn out to be when they are decoded.
+    Of the modes that are let through, "L" and "RGB" without a transparent colour are what they say; the others may
+    still turn out to be transparent when they are decoded.
 
     Raises:
         ImageError: by the rules at the top of this file.
@@ -93,15 +94,15 @@ def decoder_errors() -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise ImageError(TOO_LARGE) from error
     except Image.UnidentifiedImageError as error:
-        raise ImageError(UNREADABLE, f"none of the known formats: {', '.join(FORMATS)}") from error
+        raise ImageError(UNREADABLE, f"damaged, or none of the known formats: {', '.join(FORMATS)}") from error
     except Exception as error:
-        raise ImageError(UNREADABLE, f"damaged image: {error or type(error).__name__}") from error
+        raise ImageError(UNREADABLE, f"it cannot be decoded: {error or type(error).__name__}") from error
 
 
 def _judge(image: ImageFile) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise ImageError(TOO_LARGE, f"{image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,}")
-    if image.mode not in ("L", "RGB", *ALPHA_MODES) or (image.mode == "P" and image.format == "JPEG2000"):
+    if image.mode not in _MODES or (image.mode == "P" and image.format == "JPEG2000"):
         remedy = _REMEDIES.get(image.mode, "convert it to 8-bit RGB or grayscale first")
         raise ImageError(NOT_RGB, f"mode {image.mode} is not 8-bit RGB or grayscale; {remedy}")
     frames = getattr(image, "n_frames", 1)

@@ -16,7 +16,7 @@ from datamodules.images.reading import (
     read_image_list,
     scan_photos,
 )
-from modules.components.files.images import NOT_RGB, TOO_LARGE, UNREADABLE
+from modules.components.files.images import ANIMATED, NOT_RGB, TOO_LARGE, UNREADABLE
 
 
 def png_bytes(width: int, height: int, bit_depth: int, data: bytes) -> bytes:
@@ -62,6 +62,19 @@ def test_16_bit_rgb_is_left_out(tmp_path: Path) -> None:
     assert decode(tmp_path / "eight.png").tolist() == [[list(b"abc")]]
     with pytest.raises(SkippedImageError, match=NOT_RGB):
         decode(tmp_path / "sixteen.png")
+
+
+def test_transparent_colours_and_animations_are_left_out(tmp_path: Path) -> None:
+    red, blue = Image.new("RGB", (8, 8), "red"), Image.new("RGB", (8, 8), "blue")
+    red.save(tmp_path / "key.png", transparency=(1, 2, 3))
+    red.save(tmp_path / "moving.webp", save_all=True, append_images=[blue])
+    red.save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[blue])
+    (tmp_path / "notes.png").mkdir()
+    for name, reason in (("key.png", NOT_RGB), ("moving.webp", ANIMATED), ("notes.png", UNREADABLE)):
+        with pytest.raises(SkippedImageError) as error:
+            decode(tmp_path / name)
+        assert error.value.reason == reason
+    assert decode(tmp_path / "phone.jpg").shape == (8, 8, 3)  # the first picture
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

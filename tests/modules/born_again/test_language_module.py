@@ -27,7 +27,7 @@ def model(seed: int = 0) -> LSTMLanguageModel:
 
 
 def module(network: LSTMLanguageModel, **options: object) -> BornAgainLanguageModel:
-    result = BornAgainLanguageModel(network, **options)  # type: ignore[arg-type]
+    result = BornAgainLanguageModel(lambda: network, **options)  # type: ignore[arg-type]
     result.log = lambda *args, **kwargs: None  # type: ignore[method-assign,assignment]
     return result
 
@@ -153,7 +153,7 @@ class Diary(Callback):
 
 def read_through(path: Path, resume: bool) -> list[float]:
     """Three epochs of a student and a teacher, or what is left of them."""
-    system = BornAgainLanguageModel(model(0), optimizer=lambda p: torch.optim.SGD(p, lr=0.5))
+    system = BornAgainLanguageModel(model, optimizer=lambda p: torch.optim.SGD(p, lr=0.5))
     system._hparams.clear()  # without the command line, an optimizer is no plain value
     system.teacher = Frozen(model(1))
     diary = Diary(path)
@@ -176,6 +176,17 @@ def test_a_run_goes_on_in_the_middle_of_a_text(tmp_path: Path) -> None:
     whole = read_through(tmp_path / "middle.ckpt", resume=False)
     assert len(whole) == 3 * 5
     assert read_through(tmp_path / "middle.ckpt", resume=True) == whole[5 + 3 :]
+
+
+def test_the_schedule_looks_at_the_perplexity_after_an_epoch() -> None:
+    system = BornAgainLanguageModel(model, lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
+    schedule = system.configure_optimizers()["lr_scheduler"]
+    assert (schedule["interval"], schedule["monitor"]) == ("epoch", "val/perplexity")
+
+
+def test_a_prediction_of_a_text_is_refused_in_one_line() -> None:
+    with pytest.raises(ValueError, match="its perplexity: test prints it"):
+        BornAgainLanguageModel(model).setup("predict")
 
 
 def test_perplexity_keeps_double_sums_in_half_precision() -> None:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import cross_entropy
 
 from modules.born_again.losses import NO_LABEL, ban, ban_with_labels, cwtm, dkpp, labels_only, permute_but_largest
@@ -115,3 +116,20 @@ def test_windows_of_a_text_are_samples_and_some_do_not_count(loss) -> None:
 def test_half_precision_logits_give_a_full_precision_loss(loss) -> None:
     student, teacher, label = draws()
     assert loss(student.bfloat16(), teacher.bfloat16(), label).dtype == torch.float32
+
+
+@pytest.mark.parametrize("loss", [ban, ban_with_labels, cwtm, dkpp])
+@pytest.mark.parametrize("shape", [(6,), (3, 2)])
+def test_no_loss_makes_a_gpu_wait(loss, shape: tuple[int, ...]) -> None:
+    """Fake tensors have no values: whoever looks at one, or picks out rows by a mask, fails."""
+    with FakeTensorMode():
+        logits = torch.zeros(*shape, N)
+        assert loss(logits, logits, torch.zeros(shape, dtype=torch.int64)).shape == ()
+
+
+def test_the_permutation_of_two_rows_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys sort the places of the others; these take the values in that order."""
+    keys = torch.tensor([[0.9, 0.5, 0.7, 0.1], [0.2, 0.8, 0.3, 0.6]])
+    monkeypatch.setattr(torch, "rand", lambda *shape, device: keys.clone())
+    permuted = permute_but_largest(torch.tensor([[0.1, 0.2, 0.4, 0.3], [0.7, 0.15, 0.05, 0.1]]))
+    torch.testing.assert_close(permuted, torch.tensor([[0.3, 0.2, 0.4, 0.1], [0.7, 0.05, 0.1, 0.15]]))

@@ -1,11 +1,14 @@
 """Chains through the command line on tiny data: one epoch a generation, test, and one batch of every config."""
 
+import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from pytorch_lightning import Trainer
 from torch.utils.data import DataLoader
@@ -18,7 +21,8 @@ from modules.born_again.module import BornAgainClassifier
 from modules.born_again.resnet import WideResNet
 from train import main
 
-CONFIGS = Path(__file__).parents[3] / "configs" / "born_again"
+ROOT = Path(__file__).parents[3]
+CONFIGS = ROOT / "configs" / "born_again"
 SMALL_WRN = ["--model.init_args.student.init_args.depth=10", "--model.init_args.student.init_args.base_channels=2"]
 SMALL_DENSENET = ["--model.init_args.student.init_args.units=1", "--model.init_args.student.init_args.growth=2"]
 PLAIN = ["--trainer.accelerator=cpu", "--trainer.enable_model_summary=false", "--trainer.precision=32-true"]
@@ -62,13 +66,27 @@ def test_the_small_experiment(images: Path, tmp_path: Path) -> None:
     tested = results(tmp_path / "runs")["test"]["metrics"]
     assert tested["gen3/test/error"] == tested["test/error"] == metrics["gen3/val/error"]
     assert tested["ens3/test/error"] == metrics["ens3/val/error"]
-    teacher = tmp_path / "runs" / "000" / "checkpoints" / "generation_0.ckpt"
+    checkpoints = tmp_path / "runs" / "000" / "checkpoints"
+    main(["predict", *where, "--ckpt_path", str(checkpoints / "generation_1.ckpt")])
+    with (tmp_path / "runs" / "000" / "probabilities.predict.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["index", *(f"probability_{k}" for k in range(10))] and len(rows) == 1 + 10
+    assert sum(map(float, rows[1][1:])) == pytest.approx(1, rel=1e-6)
+    teacher = checkpoints / "generation_0.ckpt"
     given = "--model.init_args.teacher"
-    options = [f"{given}=modules.born_again.resnet.WideResNet", f"{given}_weights", str(teacher)]
-    options += [f"{given}.init_args.depth=10", f"{given}.init_args.width=1", f"{given}.init_args.base_channels=2"]
-    options += ["--run.dir", str(tmp_path / "given"), "--trainer.callbacks.init_args.generations=1"]
+    options = ["--config", str(CONFIGS / "overlays" / "given_teacher.yaml"), f"{given}_weights", str(teacher)]
+    options += [
+        f"{given}.init_args.base_channels=2",
+        "--run.dir",
+        str(tmp_path / "given"),
+        "--trainer.callbacks.init_args.generations=1",
+    ]
     main(["fit", *where, *more, "--config", str(CONFIGS / "overlays" / "cwtm.yaml"), *options])
-    assert results(tmp_path / "given")["fit"]["epochs"] == 1
+    fit = results(tmp_path / "given")["fit"]
+    assert fit["epochs"] == 1
+    swept = yaml.safe_load((ROOT / "sweeps" / "born_again.yaml").read_text())
+    assert fit["metrics"][swept["metric"]["name"]] == fit["best_score"]  # the student's, not its teacher's
+    assert "gen0/val/error" not in fit["metrics"]
     assert (tmp_path / "given" / "000" / "checkpoints" / "generation_1.ckpt").is_file()
 
 
@@ -134,7 +152,9 @@ def test_golden_losses(tmp_path: Path) -> None:
     ]
     torch.manual_seed(0)
     module = Diary(
-        WideResNet(depth=10, width=1, base_channels=4), loss=dkpp, optimizer=lambda p: torch.optim.SGD(p, lr=0.1)
+        partial(WideResNet, depth=10, width=1, base_channels=4),
+        loss=dkpp,
+        optimizer=lambda p: torch.optim.SGD(p, lr=0.1),
     )
     module.losses = []
     trainer = Trainer(
@@ -153,4 +173,4 @@ def test_golden_losses(tmp_path: Path) -> None:
     assert module.losses == pytest.approx(GOLDEN, rel=1e-3)
 
 
-GOLDEN = [2.38555, 2.33087, 2.36408, 2.34685, 2.31993, 2.32054]
+GOLDEN = [2.38555, 2.33087, 2.31375, 2.31272, 2.31695, 2.33230]

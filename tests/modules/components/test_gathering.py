@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import distributed, multiprocessing
 
-from modules.components.gathering import all_items, done_on_all_ranks, is_first, of_all_ranks, own_items
+from modules.components.gathering import (
+    all_items,
+    done_on_all_ranks,
+    gather_records,
+    is_first,
+    of_all_ranks,
+    own_items,
+)
 
 
 @pytest.mark.parametrize(("size", "world"), [(7, 3), (2, 3), (6, 2), (5, 1)])
@@ -61,3 +68,16 @@ def test_batches_that_do_not_fit_together() -> None:
         all_items([{"rows": rows}, {"rows": rows, "index": torch.tensor([1, 0])}])
     with pytest.raises(ValueError, match="do not fit together"):
         all_items([{"rows": rows}, {"rows": torch.ones(2, 4)}])
+
+
+def test_records_are_told_apart_by_what_they_are_about() -> None:
+    one = {"draw": 1, "algorithm": "amp", "with_iteration": 0, "value": 2.0}
+    others = [one | {"algorithm": "pwmp"}, one | {"with_iteration": 1}, one | {"draw": 0}]
+    assert gather_records([one, *others, dict(one)]) == [others[2], one, *others[:2]]
+
+
+def test_a_repeated_index_counts_once() -> None:
+    assert is_first([torch.tensor([3, 3, 1, 3, 1, 2])], 0).tolist() == [True, False, True, False, False, True]
+    indices = [torch.tensor([0, 2]), torch.tensor([2, 1, 1, 0])]
+    assert is_first(indices, 1).tolist() == [False, True, False, False]
+    assert is_first(indices, 0).tolist() == [True, True]  # what a higher rank holds does not matter

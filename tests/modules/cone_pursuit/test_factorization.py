@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.optimize import nnls as scipy_nnls
 from scipy.special import kl_div
 
-from datamodules.nonnegative_arrays import LowRankTensor
+from datamodules.low_rank_tensors import LowRankTensor
 from modules.cone_pursuit.factorization import Factorization
 from modules.cone_pursuit.factors import compose
 from train import main
@@ -23,7 +23,7 @@ CONFIGS = Path(__file__).parents[3] / "configs" / "cone_pursuit"
 def test_configs_run_on_tiny_data(config: str, shape: str) -> None:
     tiny = [f"--data.init_args.{option}" for option in (f"shape={shape}", "rank=2", "noise=0", "zeros=0")]
     tiny += ["--model.init_args.ranks=[1,2]", "--model.init_args.restarts=3", "--run.dir=runs"]
-    data = "--data=datamodules.nonnegative_arrays.LowRankTensor"
+    data = "--data=datamodules.low_rank_tensors.LowRankTensor"
     main(["fit", f"--config={CONFIGS / config}.yaml", data, *tiny])
     with Path("runs/000/table.csv").open() as file:
         errors = {(row["algorithm"], row["with_rank"]): float(row["relative_error"]) for row in csv.DictReader(file)}
@@ -37,7 +37,7 @@ def test_kullback_leibler_runs_on_tiny_data() -> None:
     tiny = [f"--data.init_args.{option}" for option in ("shape=[9,7]", "rank=2", "noise=0.01", "zeros=0")]
     options = ("ranks=[1,2]", "restarts=3", "correction=1000", "steps={'nnmp': 1.0e-5}")
     tiny += [f"--model.init_args.{option}" for option in options] + ["--run.dir=runs"]
-    main(["fit", f"--config={CONFIGS / 'nmf_kl'}.yaml", "--data=datamodules.nonnegative_arrays.LowRankTensor", *tiny])
+    main(["fit", f"--config={CONFIGS / 'nmf_kl'}.yaml", "--data=datamodules.low_rank_tensors.LowRankTensor", *tiny])
     with Path("runs/000/table.csv").open() as file:
         ends = {(row["algorithm"], row["with_rank"]): float(row["objective"]) for row in csv.DictReader(file)}
     whole = LowRankTensor([9, 7], rank=2, noise=0.01, zeros=0).load()[0].numpy()
@@ -108,6 +108,6 @@ def test_values_that_cannot_work(tmp_path: Path, capfd: pytest.CaptureFixture) -
         Factorization([1]).predict_step({"points": torch.ones(2, 3)}, 0)
     np.save(tmp_path / "a.npy", -np.ones((3, 3)))
     with pytest.raises(SystemExit):
-        data = ["--data=datamodules.nonnegative_arrays.ArrayFile", f"--data.init_args.file={tmp_path / 'a.npy'}"]
+        data = ["--data=datamodules.array_file.ArrayFile", f"--data.init_args.file={tmp_path / 'a.npy'}"]
         main(["fit", f"--config={CONFIGS / 'nmf'}.yaml", *data, "--run.dir=runs"])
     assert "negative numbers" in capfd.readouterr().err

@@ -9,7 +9,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
-from modules.cone_pursuit.garrote import GarroteStudy, coordinate_descent, ridge_logistic
+from modules.cone_pursuit.garrote import DESCENT, RIDGE, GarroteStudy, coordinate_descent, ridge_logistic
 from modules.cone_pursuit.objectives import Logistic
 from modules.cone_pursuit.oracles import NonNegativeBall
 from modules.cone_pursuit.solvers import pursue
@@ -82,3 +82,21 @@ def test_values_that_cannot_work() -> None:
         GarroteStudy(smoothness=0.0)
     with pytest.raises(ValueError, match="at least 1"):
         GarroteStudy(max_iterations=0)
+
+
+def test_accuracies_of_the_two_parts(samples: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Held-out points alone count for the test, the others alone for the training; by counting."""
+    points, label = samples
+    is_train = torch.arange(60) % 3 > 0
+    study = GarroteStudy([RIDGE, DESCENT], weight=2.0)
+    monkeypatch.setattr(study, "count_step", lambda: None)
+    study.training_step({"points": points, "label": label, "is_train": is_train, "index": 4}, 0)
+    beta, bias = ridge_logistic(points[is_train], label[is_train])
+    shrunk = coordinate_descent(Logistic(points[is_train] * beta, label[is_train], bias, 2.0))[0]
+    for record, c in zip(study.records, (torch.ones(6), shrunk), strict=True):
+        right = [bool((x @ (beta * c) + bias > 0) == (y == 1)) for x, y in zip(points, label, strict=True)]
+        held_out = [r for r, t in zip(right, is_train.tolist(), strict=True) if not t]
+        trained = [r for r, t in zip(right, is_train.tolist(), strict=True) if t]
+        assert record["test_accuracy"] == pytest.approx(np.mean(held_out)) != pytest.approx(np.mean(right))
+        assert record["train_accuracy"] == pytest.approx(np.mean(trained))
+        assert record["zeros"] == int((c == 0).sum()) and record["draw"] == 4

@@ -11,12 +11,10 @@ from scipy.optimize import nnls as scipy_nnls
 from torch import Tensor
 
 from datamodules.cone_problems import draw_problem
-from modules.cone_pursuit.nnls import nnls
+from modules.cone_pursuit.nnls import _inner_loop, nnls, project
 from modules.cone_pursuit.objectives import KullbackLeibler, LeastSquares, Logistic
 from modules.cone_pursuit.oracles import Dictionary, NonNegativeBall, RankOne
-from modules.cone_pursuit.projection import _inner_loop, project
-from modules.cone_pursuit.solvers import ALGORITHMS, Result, pursue
-from modules.cone_pursuit.state import Objective
+from modules.cone_pursuit.solvers import ALGORITHMS, Objective, Result, pursue
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:
@@ -391,3 +389,72 @@ def test_numbers_whose_squares_leave_the_precision() -> None:
             pursue(LeastSquares(factor * y), Dictionary(atoms), y)
         with pytest.raises(ValueError, match="scale them"):
             Dictionary(factor * atoms)
+
+
+def test_nnmp_leaves_a_bad_start_along_minus_x() -> None:
+    """From a start far too long the first step shrinks it to its best multiple, whatever the atoms' sizes; from there
+    NNMP goes on to the optimum."""
+    atoms = torch.eye(3, dtype=torch.float64) * torch.tensor([2.0, 1, 5])
+    y = torch.tensor([[1.0, 1, 0], [0, 2, 3]], dtype=torch.float64)
+    first = torch.tensor([[50.0, 40, 30], [20, 0, 90]], dtype=torch.float64)
+    start = atoms.T.expand(2, 3, 3).clone(), first
+    x0 = first @ atoms.T
+    one = pursue(LeastSquares(y), Dictionary(atoms), y, "nnmp", 1, start=start)
+    best = (x0 * y).sum(1) / x0.square().sum(1)
+    torch.testing.assert_close(one.x, best[:, None] * x0, atol=1e-12, rtol=0)
+    torch.testing.assert_close(one.coefficients[:, :3], best[:, None] * first, atol=1e-12, rtol=0)
+    assert one.values[0].tolist() == LeastSquares(y).value(x0).tolist()
+    check_bookkeeping(one)
+    most = pursue(LeastSquares(y), Dictionary(atoms), y, "nnmp", 2000, start=start)
+    assert (most.values[-1] < 0.01 * one.values[-1]).all()  # the optimum is 0, and NNMP slow
+
+
+def test_nnmp_steps_are_the_pseudo_codes() -> None:
+    """Section 3.1 in numpy, with the Euclidean size of the largest atom met for -x."""
+    for seed in range(5):
+        atoms, y = draw_problem(12, 20, 3, 5.0, [seed])
+        a, target = atoms.numpy() * np.linspace(0.5, 2, 20), y.numpy()
+        x, met, values = np.zeros(12), 0.0, []
+        for _ in range(15):
+            g = x - target
+            z = a[:, np.argmin(a.T @ g)]
+            met = max(met, float(np.linalg.norm(z)))
+            back = -met * x / np.linalg.norm(x) if x.any() else np.zeros(12)
+            z = back if g @ back < g @ z else z
+            x = x + max(0.0, -g @ z) / (z @ z) * z
+            values.append(0.5 * float(np.square(x - target).sum()))
+        ours = pursue(LeastSquares(y[None]), Dictionary(torch.from_numpy(a)), y[None], "nnmp", 15)
+        np.testing.assert_allclose(ours.values[1:, 0].numpy(), values, rtol=1e-9)
+
+
+def test_away_steps_and_drops_are_the_pseudo_codes() -> None:
+    """AMP of section 3.2 in numpy: the same values, and as many steps that end at a zero coefficient."""
+    atoms, targets = gaussian(12, 30), gaussian(8, 12, seed=1)
+    atoms /= atoms.norm(dim=0)
+    result = pursue(LeastSquares(targets), Dictionary(atoms), targets, "amp", 150)
+    a, drops = atoms.numpy(), []
+    for b, y in enumerate(targets.numpy()):
+        x, alpha, number = np.zeros(12), np.zeros(30), 0
+        for t in range(150):
+            inner = a.T @ (x - y)
+            z, held = int(inner.argmin()), np.where(alpha > 0, inner, -np.inf)
+            v = int(held.argmax())
+            is_away = held[v] > max(0.0, -inner[z])
+            direction, pick = (-a[:, v], v) if is_away else (a[:, z], z)
+            gamma = max(0.0, -(x - y) @ direction)
+            if is_away and gamma >= alpha[v]:
+                gamma, number = alpha[v], number + 1
+            alpha[pick] += -gamma if is_away else gamma
+            alpha[pick] = 0.0 if alpha[pick] < 1e-15 else alpha[pick]
+            x = x + gamma * direction
+            if t + 1 in (5, 50, 150):
+                assert float(result.values[t + 1, b]) == pytest.approx(0.5 * np.square(x - y).sum(), rel=1e-9)
+        drops.append(number)
+    assert result.drops.tolist() == drops and sum(drops) > 0
+
+
+def test_random_starts_of_the_oracle_find_more_than_the_largest_entry() -> None:
+    """From the entry 3 alone, power iteration stays there; the block of twos has the singular value 4."""
+    target = torch.tensor([[3.0, 0, 0], [0, 2, 2], [0, 2, 2]], dtype=torch.float64)
+    atom, _ = RankOne((3, 3))(-target.reshape(1, 9))
+    assert float(atom @ target.flatten()) == pytest.approx(4.0)

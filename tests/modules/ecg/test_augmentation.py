@@ -16,6 +16,7 @@ from modules.ecg.augmentation import (
     draw_lengths,
     interpolate,
     stretched_scale,
+    widest,
 )
 
 
@@ -23,9 +24,9 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def drop_bursts(signal: torch.Tensor, seed: int) -> torch.Tensor:
+def drop_bursts(signal: torch.Tensor, seed: int, bursts: Any = "code") -> torch.Tensor:
     lengths = torch.full((len(signal),), signal.shape[1])
-    return Augmentation(resample="none")(signal, lengths, generator(seed))[0]
+    return Augmentation(bursts, resample="none")(signal, lengths, generator(seed))[0]
 
 
 def stretch(signal: torch.Tensor, length: torch.Tensor, new_length: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,13 +65,15 @@ def test_hits_per_second() -> None:
     assert starts[:, -1].min() > 9000  # enough draws for every signal
 
 
-def test_a_burst_is_eleven_samples() -> None:
-    kept = drop_bursts(torch.ones(50, 3000), 3)
+@pytest.mark.parametrize(("bursts", "samples"), [("code", 11), ("paper", 15)])
+def test_length_of_a_burst(bursts: str, samples: int) -> None:
+    """36.7 ms and 50 ms."""
+    kept = drop_bursts(torch.ones(50, 3000), 3, bursts)
     for row in kept.numpy():
         edges = np.flatnonzero(np.diff(np.concatenate([[1], row, [1]])))
         runs = np.diff(edges)[::2]
         inner = runs[1:-1]
-        assert inner.min() >= 11 and (inner == 11).any()
+        assert inner.min() >= samples and (inner == samples).any()
 
 
 @pytest.mark.parametrize("draw", ["length", "heart_rate"])
@@ -98,6 +101,18 @@ def test_stretching_is_the_published_interpolation(new_length: int) -> None:
         assert count == min(REFERENCE_LENGTH, np.count_nonzero(at <= kept - 1))
         assert np.abs(ours[:count] - expected[:count]).max() < 1e-4  # of a walk of unit steps, in float32
         assert not ours[count:].any()
+
+
+@pytest.mark.parametrize("limit", [None, 5000, 4000, 2500])
+def test_the_width_elsewhere_than_on_the_cpu_holds_the_largest_stretch(limit: int | None) -> None:
+    """Without a look at the values, which a meta tensor does not have; on the CPU it is exact."""
+    length, columns = torch.tensor([4000, 900]), 4000
+    _, longest = stretched_scale(length, torch.tensor([24380, 24380]), limit)
+    nowhere = torch.empty(2, dtype=torch.int64, device="meta")
+    expected = 4000 if limit == 4000 else int(longest.max())
+    assert widest(columns, nowhere, limit) == widest(columns, longest, limit) == expected
+    _, shorter = stretched_scale(length, torch.tensor([15000, 20000]), limit)
+    assert widest(columns, shorter, limit) == (4000 if limit == 4000 else int(shorter.max()))
 
 
 def test_padding_does_not_change_a_stretched_record() -> None:

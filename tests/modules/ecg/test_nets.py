@@ -1,11 +1,14 @@
 """Sizes of the networks, and that padding and the order of time mean what they should."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
 
 from modules.ecg.convolutions import ConvStack
-from modules.ecg.nets import CNN, CRNN, last_outputs, masked_mean, reverse_by_length
+from modules.ecg.nets import CNN, CRNN, DirectedLSTM, last_outputs, masked_mean, reverse_by_length
 
 
 def count(network: nn.Module) -> int:
@@ -150,3 +153,79 @@ def test_heads_and_gradients() -> None:
     for wrong in ({"head": "attention"}, {"summary": "first"}, {"downsample": "average"}):
         with pytest.raises(ValueError, match="must be"):
             CRNN(**wrong)  # type: ignore[arg-type]
+
+
+def test_dropout_of_the_convolutions_acts_in_training_alone() -> None:
+    torch.manual_seed(0)
+    stack = ConvStack(2, 2, width=8, dropout=0.4)
+    x, frames = torch.randn(2, 60, 33), torch.tensor([60, 60])
+    for layer in stack.layers:
+        layer.norm.bias.data.fill_(100.0)  # type: ignore[union-attr]  # ReLU makes no zero
+    shares = []
+    for layer in stack.layers:
+        layer.register_forward_hook(lambda layer, inputs, output: shares.append(output[0].eq(0).float().mean()))
+    stack(x, frames)
+    assert len(shares) == 4 and all(float(share) == pytest.approx(0.4, abs=0.03) for share in shares)
+    first, second = stack(x, frames)[0], stack(x, frames)[0]
+    assert not torch.equal(first, second)
+    stack.eval()
+    shares.clear()
+    assert torch.equal(stack(x, frames)[0], stack(x, frames)[0]) and not any(shares)
+
+
+def test_dropout_of_an_lstm_follows_every_layer() -> None:
+    torch.manual_seed(0)
+    stack = DirectedLSTM(4, 50, 2, 0.4, backward=False)
+    x, steps = torch.randn(3, 40, 4), torch.tensor([40, 40, 40])
+    assert float(stack(x, steps).eq(0).float().mean()) == pytest.approx(0.4, abs=0.03)
+    assert stack.lstm.dropout == 0.4  # between its layers
+    assert DirectedLSTM(4, 5, 1, 0.4, backward=False).lstm.dropout == 0.0
+    stack.eval()
+    assert stack(x, steps).ne(0).all() and torch.equal(stack(x, steps), stack(x, steps))
+
+
+def test_initial_weights() -> None:
+    """Glorot uniform, of an LSTM gate by gate, with a forget bias of 1."""
+    torch.manual_seed(0)
+    stack = DirectedLSTM(40, 30, 2, 0.0, backward=True)
+    for name, parameter in stack.lstm.named_parameters():
+        if "weight" in name:
+            limit = (6 / (30 + parameter.shape[1])) ** 0.5
+            assert 0.95 * limit < parameter.abs().max() <= limit
+        else:
+            gates = parameter.view(4, 30)  # input, forget, cell, output
+            assert gates[1].eq(float("bias_ih" in name)).all() and not gates[[0, 2, 3]].any()
+    network = CNN(num_blocks=1, layers_per_block=2, width=16, norm_momentum=0.3)
+    convolution, norm = network.features.layers[1].conv, network.features.layers[1].norm
+    limit = (6 / (25 * (16 + 32))) ** 0.5
+    assert 0.95 * limit < convolution.weight.abs().max() <= limit and not convolution.bias.any()  # type: ignore[union-attr]
+    assert (norm.eps, norm.momentum) == (1e-3, 0.3)
+
+
+def test_padding_leaks_where_it_is_not_masked() -> None:
+    torch.manual_seed(0)
+    network = CNN(num_blocks=2, layers_per_block=1, width=2, mask_padding=False).eval()
+    x, frames = torch.randn(1, 40, 33), torch.tensor([40])
+    wide = nn.functional.pad(x, (0, 0, 0, 21), value=3.0)
+    assert not torch.allclose(network(x, frames).logits, network(wide, frames).logits, atol=1e-4)
+
+
+def test_summaries_are_of_the_hidden_states() -> None:
+    torch.manual_seed(0)
+    by_mean = CRNN(num_blocks=2, layers_per_block=1, width=2, units=3).eval()
+    by_last = CRNN(num_blocks=2, layers_per_block=1, width=2, units=3, summary="last").eval()
+    by_last.load_state_dict(by_mean.state_dict())
+    x, frames = torch.randn(2, 40, 33), torch.tensor([40, 22])
+    mean, last = by_mean(x, frames), by_last(x, frames)
+    assert torch.equal(mean.over_time, last.over_time) and not torch.allclose(mean.logits, last.logits, atol=1e-4)
+
+
+def test_the_head_in_use_survives_copies_and_states() -> None:
+    network = CRNN(num_blocks=2, layers_per_block=1, width=2, units=3, head="mean")
+    for copied in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert copied.head == "mean"
+    other = CRNN(num_blocks=2, layers_per_block=1, width=2, units=3, head="lstm")
+    other.load_state_dict(network.state_dict())
+    assert other.head == "mean" and not other.uses_lstm
+    other.head = "lstm"
+    assert bool(other.state_dict()["uses_lstm"]) and network.head == "mean"

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from modules.ecg import predict, recordings
+from modules.ecg import inference, predict, recordings
 from modules.ecg.inference import load_classifier, majority, predict_recording
 from modules.ecg.module import ECG
 from modules.ecg.nets import CNN
-from modules.ecg.recordings import Recording, flat_share, open_recording, read_window, resample
+from modules.ecg.recordings import Recording, implausible_range, open_recording
+from modules.ecg.units import unit_in
+from modules.ecg.windows import flat_share, read_window, resample, window_edges
 from tests.modules.ecg.wfdb_files import beats, write_record
 
 NETWORK = {"num_blocks": 3, "layers_per_block": 1, "width": 2}
@@ -62,6 +64,7 @@ def test_one_line_for_each_file_that_cannot_be_used(
     np.save(tmp_path / "object.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     files = ["absent", "cut", "short", "words.csv", "object.npy", "good"]
     words = [*(str(tmp_path / name) for name in files), "--checkpoint", str(checkpoint), "--sampling-rate", "300"]
+    words += ["--units-per-mv", "1000"]
     assert predict.main([*words, "--output", str(tmp_path), "--no-picture"]) == 1
     printed = capsys.readouterr()
     lines = printed.err.strip().splitlines()
@@ -73,6 +76,150 @@ def test_one_line_for_each_file_that_cannot_be_used(
     assert printed.out.startswith("good: ")
     assert predict.main([str(tmp_path / "words.csv"), "--checkpoint", str(checkpoint)]) == 1
     assert "needs --sampling-rate" in capsys.readouterr().err
+
+
+@pytest.fixture
+def in_files(tmp_path: Path) -> np.ndarray:
+    """Twelve seconds in mV, beside them files that hold these and a count of samples."""
+    signal = beats(12, 1, irregular=True) / 1000
+    np.save(tmp_path / "array.npy", signal)
+    np.save(tmp_path / "time.npy", np.stack([np.arange(3600) / 300, signal]))
+    np.savetxt(tmp_path / "bare.csv", signal)
+    for name, header in (("named", "t,ecg (mV)"), ("micro", "t,ecg_uV"), ("rows", "'Elapsed','ECG'\n's','mV'")):
+        scale = 1000 if name == "micro" else 1
+        lines = [f"{number / 300:.4f},{value * scale:.4f}" for number, value in enumerate(signal)]
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *lines]))
+    write_record(tmp_path, "bare", beats(12, 1, irregular=True), gain="0")
+    return signal
+
+
+@pytest.mark.parametrize(
+    ("file", "units", "message"),
+    [
+        ("array.npy", None, "nothing says the unit of its numbers: add --units-per-mv"),
+        ("bare.csv", None, "nothing says the unit of its numbers: add --units-per-mv"),
+        ("bare", None, "gives signal 0 no gain: add --units-per-mv"),
+        ("micro.csv", 1.0, "its header says 1000 units per mV and --units-per-mv 1:"),
+    ],
+)
+def test_units_are_asked_for(
+    tmp_path: Path, in_files: np.ndarray, file: str, units: float | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_recording(tmp_path / file, int(file == "micro.csv"), 300.0, units)
+
+
+@pytest.mark.parametrize(
+    ("file", "channel", "units"),
+    [
+        ("array.npy", 0, 1.0),
+        ("time.npy", 1, 1.0),
+        ("bare.csv", 0, 1.0),
+        ("named.csv", 1, None),
+        ("named.csv", 1, 1.0),
+        ("micro.csv", 1, None),
+        ("micro.csv", 1, 1000.0),
+        ("rows.csv", 1, None),
+        ("bare", 0, 1000.0),
+    ],
+)
+def test_units_once_said(tmp_path: Path, in_files: np.ndarray, file: str, channel: int, units: float | None) -> None:
+    opened = open_recording(tmp_path / file, channel, 300.0, units)
+    assert opened.num_samples == 3600
+    assert np.abs(opened.read(0, 3600) - 1000 * in_files).max() < 0.1
+    assert implausible_range(opened) is None
+
+
+@pytest.mark.parametrize(("file", "units"), [("time.npy", 1.0), ("named.csv", None), ("named.csv", 1.0)])
+def test_time_is_no_ecg(tmp_path: Path, in_files: np.ndarray, file: str, units: float | None) -> None:
+    with pytest.raises(
+        ValueError, match=r"only rises or only falls.*--channel" if units else "nothing says|only rises"
+    ):
+        open_recording(tmp_path / file, 0, 300.0, units)
+
+
+@pytest.mark.parametrize("kind", ["falls", "long", "gaps", "anew", "wfdb"])
+def test_time_is_refused_wherever_it_stands(tmp_path: Path, kind: str) -> None:
+    count = np.arange(90 * 300 if kind == "long" else 900).astype(float)
+    if kind == "long":
+        count[4000:4400] = 0  # between the stretches that are looked at
+    if kind == "anew":
+        count %= 60
+    if kind == "gaps":
+        count[::7] = np.nan
+    if kind == "wfdb":
+        write_record(tmp_path, "x", count)
+    np.save(tmp_path / "x.npy", -count if kind == "falls" else count)
+    with pytest.raises(ValueError, match="only rises or only falls"):
+        open_recording(tmp_path / ("x" if kind == "wfdb" else "x.npy"), 0, 300.0, 1.0)
+
+
+def test_a_flat_line_with_an_edge_is_not_time(tmp_path: Path) -> None:
+    edge = np.r_[np.zeros(450), np.ones(450)]
+    np.save(tmp_path / "edge.npy", edge)
+    assert open_recording(tmp_path / "edge.npy", 0, 300.0, 1.0).num_samples == 900
+    edge[450:459] = np.arange(9) / 10  # nine steps
+    np.save(tmp_path / "edge.npy", edge)
+    assert open_recording(tmp_path / "edge.npy", 0, 300.0, 1.0).num_samples == 900
+    np.save(tmp_path / "edge.npy", np.r_[edge, 2.0])
+    with pytest.raises(ValueError, match="only rises"):
+        open_recording(tmp_path / "edge.npy", 0, 300.0, 1.0)
+
+
+@pytest.mark.parametrize(("height", "is_odd"), [(0.049, True), (0.051, False), (19.9, False), (20.1, True)])
+def test_odd_heights_are_told(height: float, is_odd: bool) -> None:
+    wave = np.where(np.arange(90 * 300) % 2, 500 * height, -500 * height)
+    wave[::300] *= 1000  # spikes do not count
+    told = implausible_range(recording(wave))
+    assert (told is not None) == is_odd
+    assert told is None or ("check its units" in told and f"{height:.3g} mV" in told)
+    assert "0 mV" in str(implausible_range(recording(np.full(900, np.nan))))
+
+
+def test_a_factor_of_1000_is_a_warning(tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture) -> None:
+    np.save(tmp_path / "mv.npy", beats(5, 1, False) / 1000)
+    words = [str(tmp_path / "mv.npy"), "--checkpoint", str(checkpoint), "--no-picture", "--output", str(tmp_path)]
+    for units, is_warned in (("1000", True), ("1", False)):
+        assert predict.main([*words, "--sampling-rate", "300", "--units-per-mv", units]) == 0
+        assert ("check its units" in capsys.readouterr().out) == is_warned
+        [*warnings] = json.loads((tmp_path / "mv.json").read_text())["warnings"]
+        assert any("check its units" in text for text in warnings) == is_warned
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (["ECG (mV)"], 1.0),
+        (["mv"], 1.0),
+        (["ii_MV"], 1.0),
+        (["millivolts"], 1.0),
+        (["II [uV]"], 1000.0),
+        (["\u00b5V"], 1000.0),
+        (["\u03bcV"], 1000.0),
+        (["Microvolt"], 1000.0),
+        (["lead (V)"], 0.001),
+        (["'volts'"], 0.001),
+        (["V"], None),
+        (["V1"], None),
+        (["improve"], None),
+        (["mvalue"], None),
+        (["ECG", "mV"], 1.0),
+        ([], None),
+    ],
+)
+def test_units_in_headers(header: list[str], expected: float | None) -> None:
+    assert unit_in(header) == expected
+
+
+def test_two_units_are_refused() -> None:
+    with pytest.raises(ValueError, match="names two units"):
+        unit_in(["ECG (uV)", "mV"])
+
+
+def test_windows_are_equal_and_cover_all() -> None:
+    edges = window_edges(recording(np.zeros(150 * 300)), 60)
+    assert edges == [(0, 15000), (15000, 30000), (30000, 45000)]
+    assert window_edges(recording(np.zeros(60 * 300)), 60) == [(0, 18000)]
 
 
 def test_only_our_checkpoints_are_read(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -131,6 +278,52 @@ def test_flat_and_missing_stretches_are_reported(checkpoint: Path) -> None:
     nothing = predict_recording(modules, recording(np.zeros(900)), 60)
     assert nothing.label is None and nothing.probabilities is None
     assert flat_share(np.r_[np.zeros(150), np.arange(150)], 300) == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.parametrize("kind", ["missing", "flat"])
+@pytest.mark.parametrize(("share", "is_used"), [(0.45, True), (0.55, False)])
+def test_a_window_that_is_half_unusable_is_not_classified(
+    checkpoint: Path, kind: str, share: float, is_used: bool
+) -> None:
+    signal = beats(20, 1, irregular=False).astype(np.float32)
+    signal[: int(share * len(signal))] = np.nan if kind == "missing" else 3.0
+    prediction = predict_recording([load_classifier(checkpoint)], recording(signal), 60)
+    assert (prediction.label is not None) == is_used
+
+
+def test_windows_vote_and_the_probabilities_are_means(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two windows that say N by a little win over one that is sure of A; one each, and the surer one wins."""
+    rows = [[0.4, 0.3, 0.2, 0.1], [0.0, 1.0, 0.0, 0.0], [0.4, 0.3, 0.2, 0.1]]
+    for count, label in ((3, "N"), (2, "A")):
+        answers = iter(torch.tensor(rows[:count]))
+
+        def classify(modules: object, window: object, answers: object = answers) -> tuple:
+            probabilities = next(answers)  # type: ignore[call-overload]
+            return probabilities.argmax(), probabilities, probabilities.expand(5, 4)
+
+        monkeypatch.setattr(inference, "classify", classify)
+        long = recording(beats(60 * count, 1, irregular=True).astype(float))
+        prediction = predict_recording([load_classifier(checkpoint)], long, 60)
+        assert prediction.label == label
+        assert prediction.probabilities == pytest.approx(np.mean(rows[:count], axis=0))
+        steps = (np.arange(5) + 0.5) * 12
+        assert prediction.times == pytest.approx(np.concatenate([60 * window + steps for window in range(count)]))
+
+
+def test_a_network_that_needs_its_padding_gets_it(tmp_path: Path) -> None:
+    """As trained ``as_code``: every record padded to 18286 samples, whole-number spectrograms."""
+    torch.manual_seed(0)
+    settings = {**NETWORK, "mask_padding": False}
+    module = ECG(CNN(**settings), truncate_spectrogram=True)  # type: ignore[arg-type]
+    network = {"class_path": "modules.ecg.nets.CNN", "init_args": settings}
+    hyper_parameters = {"network": network, "truncate_spectrogram": True}
+    torch.save({"state_dict": module.state_dict(), "hyper_parameters": hyper_parameters}, tmp_path / "best.ckpt")
+    signal = beats(20, 1, irregular=False).astype(np.float32)
+    prediction = predict_recording([load_classifier(tmp_path / "best.ckpt")], recording(signal), 60)
+    padded = torch.zeros(1, 18286)
+    padded[0, :6000] = torch.from_numpy(signal)
+    expected = module.eval()(padded, torch.tensor([6000])).logits.softmax(1)[0]
+    assert prediction.probabilities == pytest.approx(expected.detach().numpy(), abs=1e-5)
 
 
 def test_long_recordings_are_read_a_window_at_a_time(checkpoint: Path) -> None:

@@ -1,14 +1,19 @@
 """The batched log-spectrogram against scipy's."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 import scipy.signal
 import torch
 
-from modules.ecg.spectrogram import LogSpectrogram, density, log_density, num_frames, tukey
+from modules.ecg import spectrogram
+from modules.ecg.spectrogram import FACTOR, TAPER, LogSpectrogram, num_frames, tukey
 from tests.modules.ecg.wfdb_files import beats
+
+density = partial(spectrogram.density, window=TAPER, factor=FACTOR)
+log_density = partial(spectrogram.log_density, window=TAPER, factor=FACTOR)
 
 
 def reference(signal: np.ndarray) -> np.ndarray:

@@ -8,11 +8,13 @@ import numpy as np
 CLASSES = "NAO~"
 
 
-def write_record(folder: Path, name: str, signal: np.ndarray, rate: int = 300, keep: float = 1.0) -> None:
-    """``<name>.hea`` and ``<name>.mat`` (MATLAB level 4, int16, 1000 units per mV); ``keep`` cuts the file's end."""
+def write_record(
+    folder: Path, name: str, signal: np.ndarray, rate: int = 300, keep: float = 1.0, gain: str = "1000/mV"
+) -> None:
+    """``<name>.hea`` and ``<name>.mat`` (MATLAB level 4, int16); ``keep`` cuts the file's end."""
     folder.mkdir(parents=True, exist_ok=True)
     count = len(signal)
-    header = f"{name} 1 {rate} {count} 05:05:15 1/05/2000\n{name}.mat 16+24 1000/mV 16 0 {signal[0]} 0 0 ECG\n"
+    header = f"{name} 1 {rate} {count} 05:05:15 1/05/2000\n{name}.mat 16+24 {gain} 16 0 {signal[0]} 0 0 ECG\n"
     (folder / f"{name}.hea").write_text(header)
     content = struct.pack("<5i", 30, 1, count, 0, 4) + b"val\0" + np.asarray(signal, "<i2").tobytes()
     (folder / f"{name}.mat").write_bytes(content[: int(keep * len(content))])

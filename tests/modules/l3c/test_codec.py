@@ -124,9 +124,11 @@ def test_the_estimate_in_tiles_is_that_of_each_tile(codec):
 def test_split_streams_needs_exact_lengths():
     payload = struct.pack("<I", 2) + b"ab" + struct.pack("<I", 0) + struct.pack("<I", 1) + b"c"
     assert split_streams(payload, 3) == [b"ab", b"", b"c"]
-    for damaged in (payload[:-1], payload + b"d", payload[:3], payload[:9]):
-        with pytest.raises(CorruptFileError):
+    for damaged in (payload[:-1], payload[:3], payload[:9]):
+        with pytest.raises(CorruptFileError, match="cut short"):
             split_streams(damaged, 3)
+    with pytest.raises(CorruptFileError, match="left after"):
+        split_streams(payload + b"d", 3)
     with pytest.raises(CorruptFileError, match="left after"):
         split_streams(payload, 2)
 
@@ -187,6 +189,12 @@ def test_differing_network_outputs_are_refused_not_decoded_wrongly(codec):
         codec.decompress(container)
     with torch.no_grad():
         bias -= 0.01
+
+
+def test_pixels_that_are_not_those_of_the_checksum_are_refused(codec):
+    container = codec.compress(photo(8, 8))
+    with pytest.raises(DecodeMismatchError, match="does not decode here"):
+        codec.decompress(container._replace(pixels=bytes(8)))
 
 
 def test_a_tile_that_would_take_too_much_memory_is_refused(codec):

@@ -7,7 +7,7 @@ from sklearn.linear_model import Lasso
 from torch import Tensor
 
 from datamodules.unions_of_subspaces import Setting, draw_union
-from modules.subspace import solvers
+from modules.subspace import lasso, pursuits, solvers
 from modules.subspace.solvers import SOLVERS, merge_shards, nsn, omp_path, shard, ssc_lasso, ssc_mp, ssc_omp, tsc
 
 OPTIONS = {
@@ -267,3 +267,64 @@ def test_a_looser_bound_is_a_prefix() -> None:
     [tight], [loose] = list(omp_path(points, tolerance=0.1)), list(omp_path(points, tolerance=1.0))
     taken = loose.picks >= 0
     assert torch.equal(tight.picks[taken], loose.picks[taken])
+
+
+def test_orthogonalising_twice_on_near_parallel_atoms() -> None:
+    """Once leaves a share of 1e-16 / 1e-9 of the basis in what remains."""
+    random = np.random.default_rng(0)
+    directions = np.linalg.qr(random.standard_normal((20, 4)))[0].T
+    weights, off = random.standard_normal((3, 4)), random.standard_normal((3, 20))
+    vectors = weights @ directions + 1e-9 * off
+    stacked = torch.from_numpy(np.broadcast_to(directions, (3, 4, 20)).copy())
+    rest, total = pursuits.orthogonalize(torch.from_numpy(vectors), stacked)
+    units = rest / rest.norm(dim=1, keepdim=True)
+    assert float((stacked @ units[:, :, None]).abs().max()) < 1e-14
+    torch.testing.assert_close(total, torch.from_numpy(weights + 1e-9 * off @ directions.T), atol=1e-14, rtol=0)
+
+
+def test_omp_on_near_parallel_points_is_least_squares() -> None:
+    points = random_points(6, 30)
+    points = torch.cat((points, points + 1e-7 * random_points(6, 30, seed=1)))
+    ours = ssc_omp(points, 4)
+    for j in range(12):
+        support = ours.indices[ours.indptr[j] : ours.indptr[j + 1]]
+        reference = np.linalg.lstsq(points[support].T.numpy(), points[j].numpy(), rcond=None)[0]
+        fit = ours[[j]].toarray()[0][support] @ points[support].numpy()
+        np.testing.assert_allclose(fit, reference @ points[support].numpy(), atol=1e-9)
+
+
+@pytest.mark.parametrize("outliers", [False, True])
+def test_lasso_at_any_scale(outliers: bool) -> None:
+    """The iterates are those of points about 1, bit for bit; only the bound on the constraint is in the points' unit,
+    so that it is met sooner by small ones."""
+    points = random_points(20, 8)
+    options = {"alpha": 6.0, "outliers": outliers, "max_iterations": 40}
+    plain = ssc_lasso(points, **options, tolerance=0.0).toarray()
+    for power in (-300, -3, 3, 300):
+        scaled = ssc_lasso(points * 2.0**power, **options, tolerance=0.0).toarray()
+        np.testing.assert_allclose(scaled, plain, atol=1e-9)
+
+
+def test_the_bound_of_admm_is_in_the_units_of_the_points() -> None:
+    points = random_points(12, 6)
+    own, weight = torch.arange(12)[:, None], lasso.Weights(9.0, 3.0, 50.0, 1.0)
+    times4 = lasso.Weights(9.0 / 16, 3.0 / 4, 50.0, 4.0)
+    for tolerance in (1e-1, 1e-2, 1e-3):
+        plain, larger = (
+            lasso.admm_block(x, x, own, weights, lasso.factorize(x, weights), 500, tolerance)
+            for x, weights in ((points, weight), (4 * points, times4))
+        )
+        torch.testing.assert_close(larger, plain, atol=1e-12, rtol=0)
+        wrong = times4._replace(unit=1.0)
+        other = lasso.admm_block(4 * points, 4 * points, own, wrong, lasso.factorize(4 * points, wrong), 500, tolerance)
+        assert float((other - plain).abs().max()) > 1e-9  # it would go on
+
+
+def test_weights_of_the_two_problems_by_their_definitions() -> None:
+    points = random_points(15, 6, seed=4)
+    x = points.numpy()
+    gram = np.abs(x @ x.T) - 1e9 * np.eye(15)
+    assert lasso.smallest_largest_correlation(points, 4) == pytest.approx(gram.max(1).min())
+    sums = np.abs(x).sum(1)
+    others = [np.delete(sums, i).max() for i in range(15)]
+    assert lasso.second_largest_l1(points) == pytest.approx(min(others))

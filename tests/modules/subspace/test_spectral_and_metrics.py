@@ -130,3 +130,55 @@ def test_rates_and_masses_of_figure_4() -> None:
     assert ours["no_false_connections"] == 0
     one = metrics.connection_metrics(csr_array(np.ones((3, 3)) - np.eye(3)), np.zeros(3, int))
     assert (one["true_positive_rate"], one["false_positive_rate"], one["no_false_connections"]) == (1, 0, 1)
+
+
+def test_rows_of_the_embedding_have_norm_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points of few and of many edges lie at unlike distances from the origin, in the same direction."""
+    random = np.random.default_rng(0)
+    weak = np.diag(10.0 ** random.uniform(-2, 0, 24))
+    graph = affinity(csr_array(weak @ blocks(12, 12, noise=0.01)[0].toarray() @ weak))
+    graph = csr_array(block_diag([graph.toarray(), np.zeros((1, 1))]))  # and one point without any
+    seen = []
+
+    def remember(embedding: np.ndarray, *others: int) -> np.ndarray:
+        seen.append(embedding)
+        return np.zeros(len(embedding), np.int64)
+
+    monkeypatch.setattr("modules.subspace.spectral.k_means", remember)
+    spectral_clustering(graph, 2)
+    vectors = smallest_eigenvectors(graph, 2)[1]
+    norms = np.linalg.norm(vectors, axis=1)
+    assert norms[:24].max() > 3 * norms[:24].min()
+    np.testing.assert_allclose(np.linalg.norm(seen[0][:24], axis=1), 1)
+    np.testing.assert_allclose(seen[0][:24] * norms[:24, None], vectors[:24], atol=1e-12)
+
+
+def test_the_laplacian_is_normalised_on_both_sides() -> None:
+    random = np.random.default_rng(1)
+    weights = np.triu(random.random((7, 7)), 1)
+    weights += weights.T
+    degrees = weights.sum(1)
+    expected = np.array([[weights[i, j] / np.sqrt(degrees[i] * degrees[j]) for j in range(7)] for i in range(7)])
+    np.testing.assert_allclose(normalized(csr_array(weights)).toarray(), expected, rtol=1e-12)
+    values, vectors = smallest_eigenvectors(csr_array(weights), 3)
+    np.testing.assert_allclose((np.eye(7) - expected) @ vectors, vectors * values, atol=1e-12)
+    np.testing.assert_allclose(values, np.linalg.eigvalsh(np.eye(7) - expected)[:3], atol=1e-12)
+
+
+def test_mutual_information_and_rand_index_by_their_formulas() -> None:
+    random = np.random.default_rng(2)
+    truth, labels = random.integers(0, 3, 30), random.integers(0, 4, 30)
+    joint = np.array([[np.mean((truth == a) & (labels == b)) for b in range(4)] for a in range(3)])
+    rows, columns = joint.sum(1), joint.sum(0)
+    present = joint > 0
+    information = (joint[present] * np.log((joint / np.outer(rows, columns))[present])).sum()
+    entropies = [-(p * np.log(p)).sum() for p in (rows, columns)]
+    assert metrics.normalized_mutual_information(labels, truth) == pytest.approx(
+        information / np.sqrt(entropies[0] * entropies[1])
+    )
+    pairs = [[(truth[i] == truth[j], labels[i] == labels[j]) for j in range(i)] for i in range(30)]
+    flat = np.array([pair for row in pairs for pair in row])
+    both, either = flat.all(1).sum(), flat.sum(0)
+    chance = either[0] * either[1] / len(flat)
+    expected = (both - chance) / (either.mean() - chance)
+    assert metrics.adjusted_rand_index(labels, truth) == pytest.approx(expected)

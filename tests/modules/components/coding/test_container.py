@@ -59,6 +59,10 @@ def test_golden_header():
         ({"width": 2**31, "height": 2**31}, "pixels"),
         ({"width": 0}, "pixels"),
         ({"tiles": []}, "cover"),
+        ({"tiles": [Tile(0, 0, 8, 5, b"abcd"), Tile(8, 1, 3, 5, b"efg"), Tile(0, 5, 11, 2, b"hi")]}, "overlap"),
+        ({"tiles": [Tile(0, 0, 8, 5, b"abcd"), Tile(7, 0, 3, 5, b"efg"), Tile(0, 5, 11, 2, b"hi")]}, "overlap"),
+        ({"tiles": [Tile(0, 0, 8, 5, b"abcd"), Tile(8, 0, 3, 4, b"efg"), Tile(0, 5, 11, 2, b"hi")]}, "overlap"),
+        ({"tiles": [Tile(0, 0, 11, 7, b"abcd"), Tile(0, 0, 11, 7, b"abcd")]}, "more tiles"),
         ({"method": "../../etc"}, "name"),
         ({"method": ""}, "name"),
         ({"tiles": [Tile(0, 0, 11, 7, b"")]}, "describe"),
@@ -129,3 +133,23 @@ def test_a_payload_must_be_possible_for_all_channels():
             else:
                 with pytest.raises(CorruptFileError, match="cannot describe"):
                     unpack(file)
+
+
+def test_bytes_after_the_last_tile_are_refused():
+    file = pack(container())
+    with pytest.raises(CorruptFileError, match="left after the last tile"):
+        unpack(resealed(file[:-8] + b"\0" + file[-8:]))
+
+
+def test_a_false_number_of_tiles_is_refused_at_once():
+    file = bytearray(pack(container(metadata={})))
+    start = file.index(b"12345678") + 12
+    assert file[start : start + 4] == struct.pack("<I", 3)
+    file[start : start + 4] = b"\xff" * 4
+    with pytest.raises(CorruptFileError, match="4294967295 tiles cannot be in"):
+        unpack(resealed(bytes(file)))
+
+
+def test_more_metadata_than_the_format_holds_is_not_written():
+    with pytest.raises(ValueError, match="more than the format"):
+        pack(container(metadata={"exif": bytes(1 << 24)}))

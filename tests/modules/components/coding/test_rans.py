@@ -9,6 +9,7 @@ from modules.components.coding.rans import (
     decode_uniform,
     encode_intervals,
     encode_uniform,
+    open_stream,
     uniform_edge,
 )
 
@@ -70,3 +71,13 @@ def test_a_stream_ends_in_the_first_state_with_no_word_left():
     for state, position in ((LOWER + np.uint64(1), 3), (LOWER - np.uint64(1), 3), (LOWER, 2), (LOWER, 4)):
         with pytest.raises(CorruptStreamError, match="end where"):
             check_exhausted(state, position, words)
+
+
+@pytest.mark.parametrize(("state", "possible"), [(0, False), ((1 << 31) - 1, False), (1 << 31, True), (1 << 63, False)])
+def test_states_that_no_encoder_ends_in_are_refused(state, possible):
+    stream = state.to_bytes(8, "little")
+    if possible:
+        assert open_stream(stream)[0] == state
+    else:
+        with pytest.raises(CorruptStreamError, match="impossible state"):
+            open_stream(stream)

@@ -252,7 +252,7 @@ def test_any_exception_of_a_decoder_is_the_files_error(monkeypatch, step):
     data = encoded(Image.fromarray(RGB).convert("RGBA"), "TIFF")
     monkeypatch.setattr(type(Image.open(io.BytesIO(data))), step, explode)
     error = error_of(data)
-    assert error.reason == UNREADABLE and str(error) == "damaged image: not a tuple"
+    assert error.reason == UNREADABLE and str(error) == "it cannot be decoded: not a tuple"
 
 
 def test_a_judged_image_is_closed(tmp_path: Path):

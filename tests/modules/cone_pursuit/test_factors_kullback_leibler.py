@@ -9,8 +9,16 @@ from scipy.special import kl_div
 from sklearn.decomposition import NMF
 from torch import Tensor
 
-from modules.cone_pursuit.factors import FactorCorrection, compose, total, unit_terms
-from modules.cone_pursuit.kullback_leibler import best_rank_one, ccd, multiplicative, weigh
+from modules.cone_pursuit.factors import (
+    FactorCorrection,
+    best_rank_one,
+    ccd,
+    compose,
+    multiplicative,
+    total,
+    unit_terms,
+    weigh,
+)
 from modules.cone_pursuit.objectives import KullbackLeibler
 from modules.cone_pursuit.oracles import RankOne
 from modules.cone_pursuit.solvers import ALGORITHMS, pursue

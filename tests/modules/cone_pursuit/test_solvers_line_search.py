@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modules.cone_pursuit.line_search import exact_step
+from modules.cone_pursuit.solvers import exact_step
 
 INF = torch.inf
 

@@ -6,8 +6,7 @@ import torch
 from scipy.optimize import nnls as scipy_nnls
 from sklearn.decomposition import NMF
 
-from modules.cone_pursuit.endmembers import extract
-from modules.cone_pursuit.hierarchical import Cluster, cluster_pixels, rank_two, threshold
+from modules.cone_pursuit.endmembers import Cluster, cluster_pixels, extract, rank_two, threshold
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

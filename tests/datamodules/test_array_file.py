@@ -1,4 +1,4 @@
-"""Arrays to be factorised, from files of the authors' form and generated."""
+"""Arrays to be factorised, from files of the authors' form."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import torch
 from scipy.io import savemat
 from scipy.sparse import csc_matrix
 
-from datamodules.nonnegative_arrays import ArrayFile, Digits, LowRankTensor
+from datamodules.array_file import ArrayFile
 
 
 def test_arrays_of_the_authors_form(tmp_path: Path) -> None:
@@ -30,13 +30,13 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "broken.mat").write_bytes(b"MATLAB 5.0 and nothing more")
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
     root = str(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"absent\.mat: expected is .* that holds V"):
+    with pytest.raises(FileNotFoundError, match=r"absent\.mat: expected is .* that holds an array"):
         ArrayFile("absent.mat", root=root).load()
     for file, variable in (("names.mat", "missing"), ("broken.mat", "V"), ("objects.npy", "V")):
         with pytest.raises(ValueError, match="cannot be read"):
             ArrayFile(file, variable, root=root).load()
     with pytest.raises(ValueError, match="not a real array"):
-        ArrayFile("names.mat", root=root).load()
+        ArrayFile("names.mat", "V", root=root).load()
     with pytest.raises(ValueError, match="axis 2 is none"):
         ArrayFile("names.mat", "zeros", axis=2, root=root).load()
     with pytest.raises(ValueError, match="is no scale"):
@@ -57,19 +57,11 @@ def test_foreign_and_empty_arrays(tmp_path: Path) -> None:
     torch.testing.assert_close(values, torch.arange(6, dtype=torch.float64).reshape(2, 3) / 5)
 
 
-def test_digits() -> None:
-    points, label = Digits().load()
-    assert points.shape == (1797, 64) and (float(points.min()), float(points.max())) == (0, 1)
-    assert label.unique().tolist() == list(range(10))
-
-
-def test_a_generated_tensor_has_its_rank_and_noise() -> None:
-    clean, _ = LowRankTensor([9, 8, 7], rank=3, noise=0.0).load()
-    assert torch.linalg.matrix_rank(clean.flatten(1)) == 3 and float(clean.min()) == 0
-    noisy, _ = LowRankTensor([9, 8, 7], rank=3, noise=0.1).load()
-    assert float((noisy - clean).norm() / clean.norm()) == pytest.approx(0.1)
-    assert float(noisy.min()) >= 0
-    with pytest.raises(ValueError, match="two or more sizes"):
-        LowRankTensor([5])
-    with pytest.raises(ValueError, match="noise >= 0"):
-        LowRankTensor(noise=float("nan"))
+def test_a_csv_file(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n3,4\n5,6\n")
+    points, label = ArrayFile("a.csv", axis=1, scale="max", root=str(tmp_path)).load()
+    assert label is None
+    torch.testing.assert_close(points, torch.tensor([[1, 3, 5], [2, 4, 6]], dtype=torch.float64) / 6)
+    np.save(tmp_path / "vector.npy", np.ones(3))
+    with pytest.raises(ValueError, match="two or more axes"):
+        ArrayFile("vector.npy", root=str(tmp_path)).load()

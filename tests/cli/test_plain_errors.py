@@ -1,0 +1,54 @@
+"""Messages of others as one line: which ones, and that anything else stays a traceback."""
+
+import inspect
+
+import pytest
+from pytorch_lightning.strategies import ddp
+
+from cli.plain_errors import UNUSED, misfit, one_line, one_line_errors, with_suggestion
+
+
+def said(error: Exception, capsys: pytest.CaptureFixture) -> str:
+    with pytest.raises(SystemExit) as stop, one_line_errors():
+        raise error
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_parameters_that_take_no_part(capsys: pytest.CaptureFixture) -> None:
+    source = inspect.getsource(ddp)
+    assert UNUSED in source.replace('"\n', "").replace('"', "")  # what Lightning says
+    line = said(RuntimeError(f"It looks like your LightningModule has {UNUSED} returned by ..."), capsys)
+    assert "--trainer.strategy ddp_find_unused_parameters_true" in line and line.count("\n") == 1
+
+
+def test_weights_of_another_network(capsys: pytest.CaptureFixture) -> None:
+    message = (
+        'Error(s) in loading state_dict for Toy:\n\tMissing key(s) in state_dict: "a.b", "c". \n\t'
+        'Unexpected key(s) in state_dict: "d". \n\tsize mismatch for e.f: copying a param with shape [1]'
+    )
+    expected = "the checkpoint does not fit Toy: weights 2 missing (a.b), 1 unexpected (d), 1 of another shape (e.f)"
+    assert misfit(message).startswith(expected)
+    assert expected in said(RuntimeError(message), capsys)
+
+
+def test_our_own_faults_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (RuntimeError("out of memory"), TypeError("x"), KeyError("x")):
+        with pytest.raises(type(error)), one_line_errors():
+            raise error
+    monkeypatch.setenv("PARSIMONY_DEBUG", "1")
+    for error in (ValueError("x"), RuntimeError("Error(s) in loading state_dict for Toy: x")):
+        with pytest.raises(type(error)), one_line_errors():
+            raise error
+
+
+def test_lines_are_joined_once_and_noise_is_left_out() -> None:
+    assert one_line("a\n  - b\nSubtypes: c\na\n") == "a b"
+    assert one_line("Expected a <class 'int'>\nGiven value: many") == "Expected a <class 'int'>, not many"
+
+
+def test_the_nearest_name() -> None:
+    assert with_suggestion("unrecognized arguments: --max_epoch", ["max_epochs", "x"]).endswith(
+        "(did you mean max_epochs?)"
+    )
+    assert with_suggestion("unrecognized arguments: --zzz", ["max_epochs"]) == "unrecognized arguments: --zzz"

@@ -1,0 +1,137 @@
+"""Every number that a sweep varies acts: another value changes a logged rate, a loss or another metric."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from scipy.io import savemat
+
+import sweep
+import train
+from callbacks.reports.codec_report import CodecReport
+from datamodules.cifar import CIFAR10_CLASSES
+from tests.modules.ecg.wfdb_files import write_set
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(ROOT.glob("sweeps/*.yaml"))
+QUICK = [
+    "--trainer.accelerator=cpu",
+    "--trainer.precision=32-true",
+    "--trainer.enable_model_summary=false",
+    "--trainer.num_sanity_val_steps=0",
+    "--trainer.log_every_n_steps=1",
+]
+
+
+def photos(root: Path) -> list[str]:
+    small = ["--data.init_args.crop_size=16", "--data.init_args.batch_size=2", "--data.init_args.crops_per_epoch=8"]
+    return [*small, "--trainer.max_steps=4", "--trainer.limit_val_batches=1"]
+
+
+def cifar(root: Path) -> list[str]:
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in CIFAR10_CLASSES:
+            folder = root / "cifar10_jpeg" / split / name
+            folder.mkdir(parents=True)
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / "0000.jpg")
+    narrow = ["--model.init_args.student.init_args.base_channels=2"]
+    return [*narrow, "--trainer.max_epochs=1", "--data.init_args.batch_size=5"]
+
+
+def ecg(root: Path) -> list[str]:
+    write_set(root, 40)
+    small = ["--data.init_args.splits=null", "--data.init_args.batch_size=8"]
+    return [*small, "--model.init_args.network.init_args.width=4", "--trainer.max_steps=2"]
+
+
+def coil(root: Path) -> list[str]:
+    points = np.random.default_rng(0).integers(0, 256, (80, 30), dtype=np.uint8)
+    savemat(root / "coil20.mat", {"X": points, "Y": np.repeat(np.arange(20), 4)})
+    return []
+
+
+def cones(root: Path) -> list[str]:
+    return ["--data.init_args.repeats=1", "--model.init_args.max_iterations=5"]
+
+
+TINY: dict[str, Callable[[Path], list[str]]] = {
+    "datamodules.embedded_photos.EmbeddedPhotos": photos,
+    "datamodules.cifar.CIFAR10Folder": cifar,
+    "datamodules.physionet2017.PhysioNet2017": ecg,
+    "datamodules.labelled_images.LabelledImages": coil,
+    "datamodules.cone_problems.ConeProblems": cones,
+}
+"""Writes a set of a few items in its layout below the root and gives the options that make the experiment small."""
+
+
+def is_number(value: Any) -> bool:
+    """Numbers, and lists and dicts that hold some."""
+    if isinstance(value, dict):
+        return any(is_number(item) for item in value.values())
+    if isinstance(value, list):
+        return any(is_number(item) for item in value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def two_values(spec: dict[str, Any]) -> list[Any]:
+    """The first two different numbers of a parameter; none for a parameter of words."""
+    rng = random.Random(0)
+    values = spec["values"] if "values" in spec else [sweep.draw(spec, rng) for _ in range(9)]
+    different = [value for k, value in enumerate(values) if is_number(value) and value not in values[:k]]
+    return different[:2]
+
+
+def cases() -> list[Any]:
+    found = []
+    for file in FILES:
+        specs = sweep.flatten(yaml.safe_load(file.read_text())["parameters"])
+        numbers = [name for name, spec in specs.items() if len(two_values(spec)) == 2]
+        found += [pytest.param(file, name, id=f"{file.stem}-{name}") for name in numbers]
+    return found
+
+
+def product(file: Path, parameters: dict[str, Any], options: list[str], where: str) -> str:
+    """Everything that the trial logged."""
+    json_file = Path(f"{where}.json").resolve()
+    json_file.write_text(json.dumps(parameters))
+    words = sweep.command_of(yaml.safe_load(file.read_text()), parameters, json_file)[3:]
+    words = [str(ROOT / word) if word.startswith("configs/") else word for word in words]
+    small = [
+        option for option in [*QUICK, *options] if not option.startswith(tuple(f"--{name}=" for name in parameters))
+    ]
+    train.main([*words, *small, f"--run.dir={where}"])
+    return (Path(where) / "000" / "metrics.csv").read_text()
+
+
+def data_of(file: Path, capsys: pytest.CaptureFixture) -> str:
+    content = yaml.safe_load(file.read_text())
+    words = [word for word in content["command"] if word.startswith("configs/")]
+    options = [option for word in words for option in ("--config", str(ROOT / word))]
+    with pytest.raises(SystemExit):
+        train.main(["fit", *options, "--print_config"])
+    return yaml.safe_load(capsys.readouterr().out)["data"]["class_path"]
+
+
+@pytest.mark.parametrize(("file", "name"), cases())
+def test_every_number_acts(
+    file: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("PARSIMONY_DATA", str(tmp_path))
+    monkeypatch.setattr(CodecReport, "on_fit_end", lambda *_: None)  # slow, and no part of what is logged
+    data = data_of(file, capsys)
+    assert data in TINY, f"{file.name} trains on {data}: give TINY a few items of it"
+    options = TINY[data](tmp_path)
+    specs = sweep.flatten(yaml.safe_load(file.read_text())["parameters"])
+    others = {other: sweep.draw(spec, random.Random(0)) for other, spec in specs.items() if other != name}
+    one, two = (
+        product(file, others | {name: value}, options, f"trial{number}")
+        for number, value in enumerate(two_values(specs[name]))
+    )
+    assert one != two

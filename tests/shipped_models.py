@@ -31,6 +31,11 @@ TINY: dict[str, dict[str, Any]] = {
     "modules.born_again.language.LSTMLanguageModel": {"units": 4},
     "modules.born_again.language.CNNLSTMLanguageModel": {"units": 4, "filters": [2, 2]},
 }
+ON_THE_CPU = {
+    "modules.subspace": "gathers in its steps, then float64 pursuits and scipy's eigensolver",
+    "modules.cone_pursuit": "gathers in its steps, then float64 solvers with certificates, some of them scipy's",
+}
+"""Methods that solve on the host by design, with the reason; their configs say ``accelerator: cpu``."""
 WITHOUT_EFFECT = ("optimizer", "lr_scheduler")
 """On what a step computes; arguments of these names do not make another model."""
 IMAGE_SIZES = {"cifar": 32}
@@ -49,13 +54,13 @@ class Experiment(NamedTuple):
     """What a phase of training sets on the network, see callbacks/training_phases.py."""
 
     @property
-    def class_path(self) -> str:
-        return self.model["class_path"]
+    def method(self) -> str:
+        """Such as ``modules.ecg``."""
+        return ".".join(self.model["class_path"].split(".")[:2])
 
 
-def is_model(name: str) -> bool:
-    """Whether a config is an experiment or changes one's model."""
-    return re.search(r"^model:", (CONFIGS / name).read_text(), re.MULTILINE) is not None
+def changes_model(overlay: Path) -> bool:
+    return re.search(r"^model:", overlay.read_text(), re.MULTILINE) is not None
 
 
 def bases_of(overlay: Path) -> list[Path]:
@@ -115,7 +120,7 @@ def all_experiments() -> list[Experiment]:
     """One for every shipped config that has a model, and for every overlay that changes one."""
     files = sorted(path for path in CONFIGS.glob("*/*.yaml") if path.parent.name != "data")
     overlays = sorted(CONFIGS.glob("*/overlays/*.yaml"))
-    wanted = [[path] for path in files] + [[*bases_of(path), path] for path in overlays if is_model(str(path))]
+    wanted = [[path] for path in files] + [[*bases_of(path), path] for path in overlays if changes_model(path)]
     return [one for paths in wanted for one in experiments(paths)]
 
 
@@ -124,7 +129,7 @@ def different(every: list[Experiment]) -> list[Experiment]:
     seen: dict[str, Experiment] = {}
     for one in every:
         options = {k: v for k, v in one.model.get("init_args", {}).items() if not k.endswith(WITHOUT_EFFECT)}
-        seen.setdefault(json.dumps([one.class_path, options, one.phase], sort_keys=True), one)
+        seen.setdefault(json.dumps([one.model["class_path"], options, one.phase], sort_keys=True), one)
     return list(seen.values())
 
 
@@ -135,6 +140,8 @@ def build(one: Experiment) -> LightningModule:
     module = parser.instantiate_classes(parser.parse_object({"model": one.model})).model
     if getattr(module, "teacher", module) is None:
         module.teacher = Frozen(module.student)
+    if hasattr(module, "teacher_weights"):
+        module.teacher_weights = None  # random ones will do
     for name, value in one.phase.items():
         setattr(module.network, name, value)
     return module
@@ -167,18 +174,5 @@ def batch(one: Experiment) -> dict[str, Any]:
     }
 
 
-ON_THE_CPU = {
-    "modules.subspace.module.SubspaceClustering": "float64 pursuits and scipy's eigensolver",
-    "modules.subspace.study.ClusteringStudy": "float64 pursuits and scipy's eigensolver",
-    "modules.subspace.study.StoppingStudy": "float64 pursuits and scipy's eigensolver",
-    "modules.cone_pursuit.module.ConeCoding": "float64 certificates",
-    "modules.cone_pursuit.module.ConvergenceStudy": "float64 certificates",
-    "modules.cone_pursuit.garrote.GarroteStudy": "float64, a compiled coordinate descent",
-    "modules.cone_pursuit.factorization.Factorization": "float64, scipy's non-negative least squares",
-    "modules.cone_pursuit.unmixing.Unmixing": "float64, scipy's non-negative least squares",
-}
-"""Modules that gather in their steps and solve on the host, by design, with the reason; their configs say cpu."""
-
-
 def on_a_gpu() -> list[Experiment]:
-    return [one for one in different(all_experiments()) if one.class_path not in ON_THE_CPU]
+    return [one for one in different(all_experiments()) if one.method not in ON_THE_CPU]

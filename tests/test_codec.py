@@ -12,7 +12,7 @@ from PIL import Image
 
 import codec
 from modules.components.checkpoint_file import CheckpointError
-from modules.components.coding.container import digest, pack, unpack
+from modules.components.coding.container import CorruptFileError, digest, pack, unpack
 from modules.components.coding.model_file import load_network, save_weights
 from modules.l3c.nets import L3CNet
 
@@ -195,6 +195,13 @@ def test_verify_decodes_and_writes_nothing(weights, capsys):
     assert "out/a.l3c: the file is intact but does not decode here" in output.err
     assert "notes.txt: not a Parsimony file" in output.err
     assert sorted(Path().rglob("*")) == sorted([*before, Path("notes.txt")])
+
+
+def test_a_foreign_file_is_told_by_its_first_bytes(monkeypatch):
+    Path("film.mp4").write_bytes(b"\0\0\0 ftyp")
+    monkeypatch.setattr(codec, "read_whole", lambda path: pytest.fail("read it whole"))
+    with pytest.raises(CorruptFileError, match="not a Parsimony file"):
+        codec.read_container(Path("film.mp4"))
 
 
 def test_compress_verifies_unless_told_not_to(weights, capsys, monkeypatch):

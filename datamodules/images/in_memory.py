@@ -47,7 +47,7 @@ class ImagesInMemory(Dataset):
         return self.__getitems__([draw])
 
     def __getitems__(self, draws: Sequence[tuple[int, int] | int]) -> Batch:
-        """``image`` uint8 [B, 3, H, W] in channels_last format, ``label`` int64 [B]."""
+        """``image`` uint8 [B, 3, H, W] in channels_last format, ``label`` and ``index`` in the set int64 [B]."""
         keys = np.asarray([draw if isinstance(draw, tuple) else (0, draw) for draw in draws], np.int64)
         epoch, index = int(keys[0, 0]), keys[:, 1]  # a sampler's draws are all of one epoch
         chosen = torch.from_numpy(index).to(self.images.device)
@@ -55,16 +55,17 @@ class ImagesInMemory(Dataset):
             images = self.images[chosen]
         else:
             images = flip_crop(self.images, index, draw_codes(self.seed, epoch, index, self.padding), self.padding)
-        return {"image": images.permute(0, 3, 1, 2), "label": self.labels[chosen]}
+        return {"image": images.permute(0, 3, 1, 2), "label": self.labels[chosen], "index": chosen}
 
 
 class SmallImages(LightningDataModule):
     """Training and test images in memory, on the accelerator if there is one; a set says how to ``read`` them.
 
     Batches: ``image`` uint8 [B, 3, S, S] in 0..255, channels_last, on the device that holds the images; ``label``
-    int64 [B]. Training images are padded by 4 with reflection, cropped at a random position and mirrored with
-    probability 1/2, all of a batch at once; what is drawn follows from (seed, epoch, index) alone. ``mean`` and
-    ``std`` are those of the training pixels on the scale 0..1, by channel, for the module to normalise with.
+    int64 [B]; ``index`` int64 [B], the image's place in its set. Training images are padded by 4 with reflection,
+    cropped at a random position and mirrored with probability 1/2, all of a batch at once; what is drawn follows from
+    (seed, epoch, index) alone. ``mean`` and ``std`` are those of the training pixels on the scale 0..1, by channel,
+    for the module to normalise with.
 
     Validation takes the test images, as the papers report them, unless ``validation_images`` are held out of the
     training set to tune on. Every image is evaluated exactly once.

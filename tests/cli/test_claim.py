@@ -22,7 +22,7 @@ def hold(folder: Path) -> subprocess.Popen:
     folder.mkdir(parents=True, exist_ok=True)
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)])
     deadline = time.monotonic() + 60
-    while not ((folder / ".lock").exists() and "\n" in (folder / ".lock").read_text()):
+    while not ((folder / ".lock").exists() and f"process {process.pid} on" in (folder / ".lock").read_text()):
         assert time.monotonic() < deadline and process.poll() is None
         time.sleep(0.02)
     return process

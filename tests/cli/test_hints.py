@@ -31,6 +31,7 @@ def test_what_is_missing(line: str, hint: str) -> None:
         "fit --config x.yaml --config configs/l3c/overlays/rgb.yaml",
         "fit --model tests.toys.Toy --data tests.toys.Points",
         "fit --model=tests.toys.Toy --data=tests.toys.Points",
+        "fit --config configs/l3c/overlays/rgb.yaml --config=x.yaml",
         "fit --help",
         "--help",
         "-h",

@@ -157,6 +157,13 @@ def test_the_choice_is_written_into_the_config() -> None:
     assert len(ids) == 1 and len(ids.pop()) == 8
 
 
+def test_the_wandb_run_of_an_agent_keeps_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "ab12")
+    assert run_folder.wandb_id(create(BASE)) == "ab12"
+    monkeypatch.delenv("WANDB_RUN_ID")
+    assert run_folder.wandb_id(BASE / "000") == "ab12"
+
+
 def test_numbers_are_ordered_as_numbers() -> None:
     for number in ("999", "1000", "998"):
         checkpoint(number, "last")

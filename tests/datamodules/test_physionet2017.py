@@ -150,6 +150,7 @@ def test_no_record_is_in_two_folds(official: Path) -> None:
         counts = Counter(data.sets["test"].labels.tolist())
         assert all(count in (3, 4) for count in counts.values())
         assert len(data.sets["valid"]) in (4, 5)
+        assert set(data.sets["valid"].labels.tolist()) == {0, 1, 2, 3}
         tests += names_of(data, "test")
     assert sorted(tests) == [f"A{number:05d}" for number in range(1, 41)]
     assert names_of(module(official, seed=3), "test") != names_of(module(official, seed=4), "test")

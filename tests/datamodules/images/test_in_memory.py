@@ -51,7 +51,7 @@ def test_a_training_batch() -> None:
         assert image.shape == (8, 3, 12, 12) and image.dtype == torch.uint8 and label.dtype == torch.int64
         assert image.is_contiguous(memory_format=torch.channels_last)
         number = image[:, 0, 5, 5].long()
-        assert torch.equal(label, number % CLASSES)
+        assert torch.equal(label, number % CLASSES) and torch.equal(batch["index"], number)
         codes = draw_codes(6, 4, number.numpy(), 4)
         expected = flip_crop(torch.from_numpy(data.read("train")[0]), number.numpy(), codes, 4)
         assert torch.equal(image, expected.permute(0, 3, 1, 2))

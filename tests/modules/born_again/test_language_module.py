@@ -178,6 +178,17 @@ def test_a_run_goes_on_in_the_middle_of_a_text(tmp_path: Path) -> None:
     assert read_through(tmp_path / "middle.ckpt", resume=True) == whole[5 + 3 :]
 
 
+def test_a_resumed_state_serves_the_middle_of_a_text_alone() -> None:
+    """Not an epoch's first window, nor a run with other streams."""
+    system = module(model().eval())
+    dataset = Windows(training_streams(TEXT, 0, 4), 9)
+    for number, streams, is_used in ((0, 4, False), (1, 4, True), (1, 3, False)):
+        batch = dataset[number] | {"reset": True}
+        system.resumed = {"train": (torch.ones(2, streams, 6), torch.ones(2, streams, 6))}
+        logits = system.read("train", system.student, batch, number)
+        assert torch.equal(logits, system.student(batch["tokens"])[0]) != is_used
+
+
 def test_the_schedule_looks_at_the_perplexity_after_an_epoch() -> None:
     system = BornAgainLanguageModel(model, lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau)
     schedule = system.configure_optimizers()["lr_scheduler"]

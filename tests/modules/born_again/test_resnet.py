@@ -126,8 +126,10 @@ def test_first_weights_follow_the_seed() -> None:
 def test_convolutions_are_drawn_with_hes_variance() -> None:
     torch.manual_seed(0)
     network = WideResNet(10, 10, 4)
-    weight = network.stages[2][0].conv2.weight  # type: ignore[index]
-    assert weight.std().item() == pytest.approx((2.0 / (9 * 256)) ** 0.5, rel=0.01)
+    unit = network.stages[2][0]  # type: ignore[index]
+    for convolution in (unit.conv1, unit.conv2):  # over the outputs: the first has 128 inputs
+        assert convolution.weight.std().item() == pytest.approx((2.0 / (9 * 256)) ** 0.5, rel=0.01)
+    assert unit.shortcut.weight.std().item() == pytest.approx((2.0 / 256) ** 0.5, rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,12 @@ def test_units_in_headers(header: list[str], expected: float | None) -> None:
     assert unit_in(header) == expected
 
 
+def test_a_header_has_two_lines_at_most(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("ecg\nmV\nmV\n" + "1\n2\n" * 900)
+    with pytest.raises(ValueError, match="'mV' is no number"):
+        open_recording(tmp_path / "x.csv", 0, 300.0, None)
+
+
 def test_two_units_are_refused() -> None:
     with pytest.raises(ValueError, match="names two units"):
         unit_in(["ECG (uV)", "mV"])

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.arrays.point_sets import GatheredPoints, gathering_loader, unit_norm
 from datamodules.loading.loaders import data_root
 from modules.components.files.arrays import read_array, read_labels
+from modules.components.files.images import open_image
 
 HOW_TO_GET = {
     "extended_yale_b_32x32": "extended_yale_b_32x32.mat with `fea` [2414, 1024] and `gnd` (32x32 crops, 38 subjects)",
@@ -48,7 +49,7 @@ def read_pgm(path: Path) -> np.ndarray:
         ValueError: if it is damaged or anything but 8-bit gray of 168x192 pixels.
     """
     try:
-        with Image.open(path, formats=["PPM"]) as image:
+        with open_image(path, ("PPM",)) as image:
             if image.mode != "L" or image.size != OFFICIAL_SIZE:
                 raise ValueError(f"mode {image.mode} and size {image.size} are not 8-bit gray of {OFFICIAL_SIZE}")
             return np.asarray(image.resize(SIZE, Image.Resampling.BOX)).reshape(-1) / 255

@@ -66,7 +66,8 @@ def changes_model(overlay: Path) -> bool:
 def bases_of(overlay: Path) -> list[Path]:
     """The configs that an overlay goes with, by the command in its comment."""
     name = re.escape(overlay.relative_to(ROOT).as_posix())
-    found = re.search(rf"((?:--config \S+ )+)--config {name}", overlay.read_text())
+    commands = re.sub(r"\s*\\\n#\s*", " ", overlay.read_text())  # a long one goes on in the next line
+    found = re.search(rf"((?:--config \S+ )+)--config {name}", commands)
     assert found, f"{overlay} does not say in a comment which --config it goes with"
     return [ROOT / path for path in found[1].replace("--config", "").split()]
 

@@ -111,3 +111,10 @@ def test_values_that_cannot_work(tmp_path: Path, capfd: pytest.CaptureFixture) -
         data = ["--data=datamodules.array_file.ArrayFile", f"--data.init_args.file={tmp_path / 'a.npy'}"]
         main(["fit", f"--config={CONFIGS / 'nmf'}.yaml", *data, "--run.dir=runs"])
     assert "negative numbers" in capfd.readouterr().err
+
+
+def test_relative_error_is_of_norms() -> None:
+    """The objective is half a square: |Y - X| / |Y|."""
+    target = torch.tensor([[3.0, 0], [0, 4]], dtype=torch.float64)
+    assert Factorization([1]).measures(0.5 * 2.0**2, target) == {"objective": 2.0, "relative_error": 2.0 / 5.0}
+    assert Factorization([1], loss="kullback_leibler").measures(2.0, target) == {"objective": 2.0}

@@ -48,6 +48,27 @@ def test_coding(tmp_path: Path, algorithm: str) -> None:
     assert relative_error == pytest.approx(error)
 
 
+@pytest.mark.parametrize("algorithm", ["nnmp", "nnls"])
+def test_what_is_logged_by_its_definition(tmp_path: Path, algorithm: str) -> None:
+    """Before a pursuit has converged some atom still descends; behind the exact solution none does."""
+    random = np.random.default_rng(1)
+    atoms, points = random.random((8, 5)), random.random((6, 8))
+    np.save(tmp_path / "atoms.npy", atoms)
+    np.save(tmp_path / "points.npy", points)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    run = Trainer(max_epochs=1, accelerator="cpu", **quiet)  # type: ignore[arg-type]
+    model = ConeCoding(str(tmp_path / "atoms.npy"), algorithm, max_iterations=2)
+    run.fit(model, PointFiles("points.npy", root=str(tmp_path), batch_size=4))
+    index, codes = model.fitted_outputs()  # type: ignore[misc]
+    assert index.tolist() == list(range(6))
+    rest = codes.numpy() @ atoms.T - points
+    logged = {name.removeprefix("train/"): float(value) for name, value in run.callback_metrics.items()}
+    assert logged["relative_error"] == pytest.approx(np.linalg.norm(rest) / np.linalg.norm(points))
+    assert logged["atoms"] == pytest.approx(np.mean((codes.numpy() > 0).sum(1)))
+    assert logged["certificate"] == pytest.approx(max(0.0, -(rest @ atoms).min()), abs=1e-14)
+    assert (logged["certificate"] > 1e-3) == (algorithm == "nnmp")
+
+
 def test_missing_dictionary() -> None:
     with pytest.raises(FileNotFoundError, match="an atom in each column"):
         ConeCoding("absent.npy")

@@ -70,3 +70,14 @@ def test_coordinates_in_the_span_keep_inner_products_and_zeros() -> None:
     assert not work.points[2].any()
     torch.testing.assert_close(work.points @ work.points.T, points @ points.T, rtol=0, atol=1e-12)
     assert Work(points, points, None, 1.0).shorten() == 40  # queries need not lie in the span
+
+
+def test_a_step_by_the_gram_matrix_is_the_one_by_the_residual() -> None:
+    """What devices without the compiled pursuit do."""
+    points = torch.randn(20, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    pick, amount, atoms = torch.arange(20).roll(3), torch.linspace(-1, 2, 20).double(), with_gram(points)
+    residual = points - amount[:, None] * points[pick]
+    for step in (1, REFRESH):
+        out = points @ points.T
+        pursuits._mp_correlations(atoms, residual, pick, amount, step, out)
+        torch.testing.assert_close(out, residual @ points.T, rtol=0, atol=1e-12)

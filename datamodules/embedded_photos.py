@@ -63,7 +63,8 @@ class EmbeddedPhotos(LightningDataModule):
     and predict: the held-out photographs whole (256x160), one a batch, with ``name``.
 
     Args:
-        crop_size: side of crops and tiles, at most 160.
+        crop_size: side of training crops, at most 160.
+        val_crop_size: side of the tiles that are validated, at most 160; ``crop_size`` if not given.
         batch_size: crops a batch.
         num_dead_leaves: generated training images of 160x160; 0 leaves the photographs alone.
         crops_per_epoch: training crops per epoch, rounded to a multiple of the number of images.
@@ -77,6 +78,7 @@ class EmbeddedPhotos(LightningDataModule):
     def __init__(
         self,
         crop_size: int = 64,
+        val_crop_size: int | None = None,
         batch_size: int = 16,
         num_dead_leaves: int = 16,
         crops_per_epoch: int = 640,
@@ -85,11 +87,13 @@ class EmbeddedPhotos(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if not 1 <= crop_size <= HELD_OUT_COLUMNS:
-            raise ValueError(f"crop_size must be within 1..{HELD_OUT_COLUMNS}, got {crop_size}")
+        for name, size in (("crop_size", crop_size), ("val_crop_size", val_crop_size)):
+            if size is not None and not 1 <= size <= HELD_OUT_COLUMNS:
+                raise ValueError(f"{name} must be within 1..{HELD_OUT_COLUMNS}, got {size}")
         if min(batch_size, crops_per_epoch) < 1 or not 0 <= num_dead_leaves < HELD_OUT_SEED:
             raise ValueError("batch_size and crops_per_epoch must be positive, num_dead_leaves not negative")
         self.crop_size = crop_size
+        self.val_crop_size = val_crop_size or crop_size
         self.batch_size = batch_size
         self.num_dead_leaves = num_dead_leaves
         self.crops_per_epoch = crops_per_epoch
@@ -133,11 +137,11 @@ class EmbeddedPhotos(LightningDataModule):
     def _held_out_tiles(self) -> NamedImages:
         crops, names = [], []
         for name, pixels in photo_regions()[1].items():
-            for i, tile in enumerate(tiles(pixels, self.crop_size)):
+            for i, tile in enumerate(tiles(pixels, self.val_crop_size)):
                 crops.append(to_tensor(tile))
                 names.append(f"{name}_{i}")
         for i in range(len(crops)):
-            pixels = dead_leaves(self.crop_size, self.crop_size, HELD_OUT_SEED + i)
+            pixels = dead_leaves(self.val_crop_size, self.val_crop_size, HELD_OUT_SEED + i)
             crops.append(to_tensor(pixels))
             names.append(f"dead_leaves_{i}")
         return NamedImages(crops, names)

@@ -51,6 +51,7 @@ class OpenImages(LightningDataModule):
         test_split: folder of the test photographs.
         image_lists: ``train``, ``val`` or ``test`` -> CSV file whose first column ImageID names the files to use.
         crop_size: side of the crops; smaller photographs are left out.
+        val_crop_size: side of the centre crops that are validated; ``crop_size`` if not given.
         batch_size: training crops a batch, on each device.
         crops_per_image: crops that each photograph gives per epoch; small sets need more for epochs of useful length.
         val_batches: at most so many batches are validated,
@@ -74,6 +75,7 @@ class OpenImages(LightningDataModule):
         test_split: str = "test",
         image_lists: dict[str, str] | None = None,
         crop_size: int = 128,
+        val_crop_size: int | None = None,
         batch_size: int = 30,
         crops_per_image: int = 1,
         val_batches: int = 5,
@@ -96,6 +98,7 @@ class OpenImages(LightningDataModule):
         if cache not in ("none", "memory", "device"):
             raise ValueError(f"cache must be none, memory or device, got {cache!r}")
         self.crop_size = crop_size
+        self.val_crop_size = val_crop_size or crop_size
         self.batch_size = batch_size
         self.crops_per_image = crops_per_image
         self.val_batch_size = val_batch_size
@@ -175,7 +178,7 @@ class OpenImages(LightningDataModule):
             if len(crops) == self.num_val_images:
                 break
             try:
-                crops[path.relative_to(folder).as_posix()] = centre_crop(read_tensor(path), self.crop_size)
+                crops[path.relative_to(folder).as_posix()] = centre_crop(read_tensor(path), self.val_crop_size)
             except SkippedImageError as error:
                 skipped.setdefault(error.reason, []).append(path.name)
         warn_of_skipped(folder, skipped)

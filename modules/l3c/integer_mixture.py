@@ -1,7 +1,7 @@
 """Integer CDFs of the logistic mixture, and its symbols in and out of the entropy coder.
 
 Everything below the network's float32 output is integer arithmetic. ``_quantise`` rounds the parameters of one
-sub-pixel to integers, ``_cdf_at`` evaluates the mixture's CDF at one bin edge from those integers and tables, and
+sub-pixel to integers, ``cdf_at`` evaluates the mixture's CDF at one bin edge from those integers and tables, and
 encoder, decoder and the dense tables of other coders all call these two. Equal network outputs thus give equal CDFs
 on any machine; a network that computes the integers itself can take the place of ``_quantise``.
 
@@ -21,44 +21,33 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from modules.components.coding.rans import TOTAL, check_exhausted, encode_intervals, open_stream, pop, slot_of
+from modules.components.coding.logistic_mixture import (
+    FIRST_LOG_SCALE,
+    INVERSE_SCALE,
+    MAX_MIXTURES,
+    SCALE_STEPS,
+    WEIGHT,
+    WEIGHT_RANGE,
+    WEIGHT_STEPS,
+    cdf_at,
+    exact_table,
+    find,
+)
+from modules.components.coding.rans import check_exhausted, encode_intervals, open_stream, pop, slot_of
 from modules.components.kernels import kernel
 from modules.l3c.nets import MIN_LOG_SCALE, Alphabet
 
-MAX_MIXTURES = 32  # K * 2^14 * 2^28 * 2^16 must stay below 2^63
-
-_WEIGHT_STEPS, _WEIGHT_RANGE = 32, 12
-_SCALE_STEPS, _FIRST_LOG_SCALE, _LAST_LOG_SCALE = 32, -7, 9
 _COEFFICIENT_STEPS, _COEFFICIENT_RANGE = 512, 12
-_LOGISTIC_STEPS, _LOGISTIC_RANGE = 64, 20
 _MEAN_LIMIT = np.float32(4096 * 256)
 
 
-def _exact_table(function, points: np.ndarray, scale: int) -> np.ndarray:
-    """round(scale * function(points)), the rounding done far from ties so that every machine gets this table."""
-    return np.rint(function(points.astype(np.float64)) * scale).astype(np.int64)
-
-
-_WEIGHT = _exact_table(lambda x: np.exp(-x), np.arange(_WEIGHT_STEPS * _WEIGHT_RANGE + 1) / _WEIGHT_STEPS, 1 << 14)
-_INVERSE_SCALE = _exact_table(
-    lambda x: np.exp(-x),
-    np.arange(_SCALE_STEPS * (_LAST_LOG_SCALE - _FIRST_LOG_SCALE) + 1) / _SCALE_STEPS + _FIRST_LOG_SCALE,
-    1 << 24,
-)
-_SIGMOID = _exact_table(
+_SIGMOID = exact_table(
     lambda x: 1 / (1 + np.exp(-x)),
     np.arange(2 * _COEFFICIENT_STEPS * _COEFFICIENT_RANGE + 1) / _COEFFICIENT_STEPS - _COEFFICIENT_RANGE,
     1 << 16,
 )
-_LOGISTIC = _exact_table(
-    lambda x: 1 / (1 + np.exp(-x)),
-    np.arange(2 * _LOGISTIC_STEPS * _LOGISTIC_RANGE + 2) / _LOGISTIC_STEPS - _LOGISTIC_RANGE,
-    1 << 28,
-)
-_LOGIT = np.rint(256 * np.log((np.arange(1024) + 0.5) / (1023.5 - np.arange(1024)))).astype(np.int64)
 _SIGMOID_ZERO = _COEFFICIENT_STEPS * _COEFFICIENT_RANGE
 _MIN_WEIGHT = 8
-_LOGISTIC_LIMIT = np.int64(_LOGISTIC_RANGE << 16)
 
 
 class Grid(NamedTuple):
@@ -107,8 +96,8 @@ def _quantise(p, channel, num_channels, known, grid, weights, means, inverses):
     total = np.int64(0)
     active = 0
     for k in range(num_mixtures):
-        drop = _rounded(largest - p[first + k], _WEIGHT_STEPS, 0, _WEIGHT_STEPS * _WEIGHT_RANGE)
-        weight = _WEIGHT[drop]
+        drop = _rounded(largest - p[first + k], WEIGHT_STEPS, 0, WEIGHT_STEPS * WEIGHT_RANGE)
+        weight = WEIGHT[drop]
         if weight < _MIN_WEIGHT:
             continue
         weights[active] = weight
@@ -123,67 +112,11 @@ def _quantise(p, channel, num_channels, known, grid, weights, means, inverses):
                 mean += (_SIGMOID[c + _SIGMOID_ZERO] * known[1]) >> 8
         means[active] = mean
         log_scale = max(p[2 * block + first + k], np.float32(MIN_LOG_SCALE)) - grid.log_step
-        inverses[active] = _INVERSE_SCALE[
-            _rounded(log_scale - np.float32(_FIRST_LOG_SCALE), _SCALE_STEPS, 0, len(_INVERSE_SCALE) - 1)
+        inverses[active] = INVERSE_SCALE[
+            _rounded(log_scale - np.float32(FIRST_LOG_SCALE), SCALE_STEPS, 0, len(INVERSE_SCALE) - 1)
         ]
         active += 1
     return active, total
-
-
-@njit(nogil=True, inline="always")
-def _cdf_at(edge, num_symbols, active, weights, total, means, inverses):
-    """Integer CDF 0..65536 at the lower edge of symbol ``edge``: 0 at 0, 65536 at L, strictly increasing."""
-    if edge <= 0:
-        return np.int64(0)
-    if edge >= num_symbols:
-        return np.int64(TOTAL)
-    position = np.int64(edge * 256 - 128)
-    mass = np.int64(0)
-    for k in range(active):
-        t = ((position - means[k]) * inverses[k]) >> 16
-        t = min(max(t, -_LOGISTIC_LIMIT), _LOGISTIC_LIMIT) + _LOGISTIC_LIMIT
-        index = t >> 10
-        below = _LOGISTIC[index]
-        mass += weights[k] * (below + (((_LOGISTIC[index + 1] - below) * (t & 1023)) >> 10))
-    return (mass * (TOTAL - num_symbols)) // (total << 28) + edge
-
-
-@njit(nogil=True, inline="always")
-def _find(slot, num_symbols, active, weights, total, means, inverses):
-    """(symbol, start, stop) with start <= slot < stop: guess, widen until it is inside, bisect.
-
-    The guess is the quantile of one logistic with the mixture's mean and mean inverse scale; it saves most of the
-    eight steps that bisecting 256 symbols would take, and decides nothing.
-    """
-    centre, inverse = np.int64(0), np.int64(0)
-    for k in range(active):
-        centre += weights[k] * means[k]
-        inverse += (weights[k] * inverses[k]) >> 14
-    inverse = max((inverse << 14) // total, 1)
-    guess = (centre // total + (_LOGIT[slot >> 6] << 24) // inverse + 128) >> 8
-    low = min(max(guess, 0), num_symbols - 1)
-    start = _cdf_at(low, num_symbols, active, weights, total, means, inverses)
-    high, stop, step = low, start, 1
-    if start <= slot:
-        while stop <= slot:
-            low, start = high, stop
-            high = min(high + step, num_symbols)
-            stop = _cdf_at(high, num_symbols, active, weights, total, means, inverses)
-            step *= 2
-    else:
-        while start > slot:
-            high, stop = low, start
-            low = max(low - step, 0)
-            start = _cdf_at(low, num_symbols, active, weights, total, means, inverses)
-            step *= 2
-    while high - low > 1:
-        middle = (low + high) >> 1
-        edge = _cdf_at(middle, num_symbols, active, weights, total, means, inverses)
-        if edge <= slot:
-            low, start = middle, edge
-        else:
-            high, stop = middle, edge
-    return low, start, stop
 
 
 @kernel()
@@ -201,8 +134,8 @@ def _intervals(p, symbols, grid, starts, frequencies):
             for c in range(coded):
                 active, total = _quantise(p[y, x], c, num_channels, symbols[y, x], grid, weights, means, inverses)
                 s = np.int64(symbols[y, x, c])
-                start = _cdf_at(s, grid.num_symbols, active, weights, total, means, inverses)
-                stop = _cdf_at(s + 1, grid.num_symbols, active, weights, total, means, inverses)
+                start = cdf_at(s, grid.num_symbols, active, weights, total, means, inverses)
+                stop = cdf_at(s + 1, grid.num_symbols, active, weights, total, means, inverses)
                 starts[n] = start
                 frequencies[n] = stop - start
                 n += 1
@@ -222,7 +155,7 @@ def _pop_all(p, symbols, grid, state, words):
         for x in range(width):
             for c in range(coded):
                 active, total = _quantise(p[y, x], c, num_channels, symbols[y, x], grid, weights, means, inverses)
-                symbol, start, stop = _find(slot_of(state), grid.num_symbols, active, weights, total, means, inverses)
+                symbol, start, stop = find(slot_of(state), grid.num_symbols, active, weights, total, means, inverses)
                 symbols[y, x, c] = symbol
                 state, position = pop(state, position, words, start, stop - start)
                 if position > len(words):
@@ -241,7 +174,7 @@ def _tables(p, known, channel, grid, tables):
     for i in range(len(p)):
         active, total = _quantise(p[i], channel, num_channels, known[i], grid, weights, means, inverses)
         for edge in range(grid.num_symbols + 1):
-            tables[i, edge] = _cdf_at(edge, grid.num_symbols, active, weights, total, means, inverses)
+            tables[i, edge] = cdf_at(edge, grid.num_symbols, active, weights, total, means, inverses)
 
 
 def encode_mixture(parameters: np.ndarray, symbols: np.ndarray, grid: Grid) -> bytes:

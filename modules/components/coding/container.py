@@ -37,8 +37,8 @@ MAX_METADATA = 1 << 24
 METHOD_NAME_LENGTH = 40
 PRECISIONS = {1: "float32", 2: "float64"}
 
-# The likeliest interval an entropy coder may use is 65281 of 65536 (256 symbols, each at least 1): 0.0056 bits.
-MIN_BITS_PER_SYMBOL = 0.005
+# A flat tile of a megapixel takes some fifty bytes in the plain format that a codec may fall back to.
+MIN_BITS_PER_SYMBOL = 5e-5
 
 
 class CorruptFileError(ValueError):

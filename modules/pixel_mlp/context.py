@@ -1,0 +1,111 @@
+"""What is known of a pixel before it is coded: twenty neighbours in raster order, as whole numbers.
+
+Green is coded first, then red, then blue, so that red is predicted from green and blue from both. Everything a
+predictor sees is relative to the nearest neighbours::
+
+              3  2  1  0  1  2  3        columns
+       -3           .  .  .
+       -2     .  .  .  .  .  .  .        . known neighbour, x the pixel to be coded
+       -1     .  .  .  .  .  .  .
+        0     .  .  .  x
+
+With g, rg = R - G, bg = B - G and the mean m over W, N (weight 3) and NW, NE (weight 1), the differences D are
+
+    green   g_i - m(g)    rg_i - m(rg)        bg_i - m(bg)    and  m(g) - 128, m(rg), m(bg), 0
+    red     g_i - g       rg_i - m(rg)        bg_i - m(bg)    and  g - 128,    m(rg), m(bg), g - m(g)
+    blue    g_i - g       rg_i - rg           bg_i - m(bg)    and  g - 128,    rg,    m(bg), rg - m(rg)
+
+Outside of the image stands 128 above the first row, the last pixel of a row to its right, and to the left of a row the
+first pixel of the row above. Letters: M pixels, N = 20 neighbours, F = 3 N + 4 differences.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+OFFSETS = (
+    *((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0), (-1, 2), (-1, -2), (-2, 1), (-2, -1)),
+    *((0, -3), (-2, 2), (-2, -2), (-1, 3), (-1, -3), (-3, 0), (-2, 3), (-2, -3), (-3, 1), (-3, -1)),
+)
+"""(row, column) of the neighbours, nearest first; the first four make the mean, the first eight the activity."""
+
+REACH = 3
+"""Rows above and columns to either side that the neighbours take."""
+
+MEAN_WEIGHTS = (3, 3, 1, 1)
+NUM_ACTIVE = 8
+NUM_DIFFERENCES = 3 * len(OFFSETS) + 4
+LIMIT = 255
+"""Differences are cut to -255..255."""
+
+GREEN, RED, BLUE = 0, 1, 2
+CHANNELS = (1, 0, 2)
+"""Position in RGB of the first, second and third channel that is coded."""
+
+_differences = np.arange(-LIMIT, LIMIT + 1)
+COMPRESSED = np.rint(np.sign(_differences) * 25 * np.log2(1 + np.abs(_differences) / 16)).astype(np.float32)
+"""[2 * 255 + 1] whole numbers in -102..102: what a predictor sees of a difference, in 1/32."""
+
+SCALE_STEPS = 32
+LOG_ACTIVITY = np.rint(SCALE_STEPS * np.log((np.arange(NUM_ACTIVE * LIMIT + 1) + 4) / 8)).astype(np.float32)
+"""[8 * 255 + 1] natural logarithm, in 1/32, of (a + 4) / 8, a the sum of the eight nearest differences' sizes."""
+
+
+class Context(NamedTuple):
+    """The known surroundings of M pixels for one channel; all entries are whole numbers held in float32."""
+
+    differences: Tensor
+    """[M, F] in -255..255."""
+    base: Tensor
+    """[M] the value that the nearest neighbours suggest, in about -255..510."""
+    activity: Tensor
+    """[M] sum of the sizes of the eight nearest differences of the channel's own plane."""
+    target: Tensor
+    """[M] the pixel's value, 0..255."""
+
+
+def pad(image: Tensor) -> Tensor:
+    """uint8 [N, 3, H, W] -> int16 [N, 3, H + 3, W + 6], by the rule at the top of this file."""
+    padded = functional.pad(image.to(torch.int16), (REACH, REACH, REACH, 0), value=128)
+    padded[..., REACH:, -REACH:] = padded[..., REACH:, -REACH - 1 : -REACH]
+    padded[..., REACH + 1 :, :REACH] = padded[..., REACH:-1, REACH : REACH + 1]
+    return padded
+
+
+def contexts(padded: Tensor) -> list[Context]:
+    """The contexts of green, red and blue for every pixel of images [N, 3, H + 3, W + 6] as ``pad`` gives them.
+
+    Any int16 window of an image with ``REACH`` rows above and columns to either side will do as well.
+    """
+    planes = torch.stack((padded[:, 1], padded[:, 0] - padded[:, 1], padded[:, 2] - padded[:, 1]))
+    height, width = padded.shape[2] - REACH, padded.shape[3] - 2 * REACH
+
+    def shifted(row: int, column: int) -> Tensor:
+        window = planes[:, :, REACH + row : REACH + row + height, REACH + column : REACH + column + width]
+        return window.reshape(3, -1)
+
+    own = shifted(0, 0).float()
+    around = torch.stack([shifted(*offset) for offset in OFFSETS], dim=2).float()  # [3, M, N]
+    # No matrix product: under autocast it would be one of bfloat16.
+    weighted = torch.stack([w * around[..., i] for i, w in enumerate(MEAN_WEIGHTS)]).sum(0)
+    mean = torch.floor((weighted + 4) / sum(MEAN_WEIGHTS))
+    result = []
+    for channel in (GREEN, RED, BLUE):
+        # The planes known at this pixel already are taken relative to the pixel, the others to the mean.
+        centre = torch.where(torch.arange(3, device=own.device)[:, None] < channel, own, mean)
+        differences = (around - centre[..., None]).clamp(-LIMIT, LIMIT)
+        level = torch.stack((centre[0] - 128, centre[1], centre[2], _surprise(own, mean, channel)), dim=1)
+        activity = differences[channel, :, :NUM_ACTIVE].abs().sum(1)
+        base = mean[channel] if channel == GREEN else own[0] + mean[channel]
+        target = own[channel] if channel == GREEN else own[0] + own[channel]
+        joined = torch.cat((differences.permute(1, 0, 2).flatten(1), level.clamp(-LIMIT, LIMIT)), dim=1)
+        result.append(Context(joined, base, activity, target))
+    return result
+
+
+def _surprise(own: Tensor, mean: Tensor, channel: int) -> Tensor:
+    """How far the plane coded last was from its mean; 0 for the first."""
+    return torch.zeros_like(mean[0]) if channel == GREEN else own[channel - 1] - mean[channel - 1]

@@ -1,0 +1,109 @@
+"""PixelMLP as a LightningModule: minimise the code length of random pixels."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from modules.components.coding.lossless import file_of
+from modules.pixel_mlp.codec import Codec
+from modules.pixel_mlp.context import REACH, contexts, pad
+from modules.pixel_mlp.losses import mixture_bits
+from modules.pixel_mlp.nets import PixelMLP
+from modules.pixel_mlp.wavefront import draw_tile
+
+Batch = dict[str, Any]
+ROWS = 64
+"""An evaluation goes through an image in strips of so many rows."""
+
+
+class LosslessPixels(LightningModule):
+    """Train a ``PixelMLP`` on small crops, most of whose pixels have all their neighbours in the crop.
+
+    ``train/bpsp``, ``val/bpsp`` and ``test/bpsp`` are bits per sub-pixel under the mixtures; validation and test use
+    the exact arithmetic. ``test/file_bpsp`` is measured on files that were written and decoded again.
+
+    Args:
+        network: a ``PixelMLP``.
+        optimizer: called with the parameters.
+        lr_scheduler: called with the optimizer and stepped after every batch.
+        border_every: one crop in so many is taken for a whole image, borders included.
+        gray_every: one crop in so many is made gray, so that grayscale images are coded as well.
+
+    Raises:
+        ValueError: for numbers below 1.
+    """
+
+    def __init__(
+        self,
+        network: PixelMLP,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        border_every: int = 16,
+        gray_every: int = 16,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        if min(border_every, gray_every) < 1:
+            raise ValueError(f"border_every and gray_every must be at least 1: {border_every}, {gray_every}")
+        self.network, self.optimizer, self.lr_scheduler = network, optimizer, lr_scheduler
+        self.border_every, self.gray_every = border_every, gray_every
+        self.val_bpsp = MeanMetric(nan_strategy="disable")
+        self.test_bpsp = MeanMetric(nan_strategy="disable")
+        self.test_file_bpsp = MeanMetric(nan_strategy="disable")
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        image = batch["image"].clone()
+        image[:: self.gray_every] = image[:: self.gray_every, 1:2]
+        bits, number = self.bits(image.to(torch.int16), exact=False)
+        bordered, extra = self.bits(pad(image[1 :: self.border_every]), exact=False)
+        bpsp = (bits + bordered) / (3 * (number + extra))
+        self.log("train/bpsp", bpsp, prog_bar=True)
+        return bpsp
+
+    def bits(self, padded: Tensor, exact: bool) -> tuple[Tensor, int]:
+        """Bits of all pixels inside int16 images [N, 3, H + 3, W + 6], and their number."""
+        known = contexts(padded)
+        mixtures = self.network(known, exact)
+        bits = torch.stack([mixture_bits(m, c.target) for m, c in zip(mixtures, known, strict=True)])
+        return bits.sum(), bits.shape[1]
+
+    def image_bpsp(self, image: Tensor) -> Tensor:
+        """Estimate in the exact arithmetic for images uint8 [N, 3, H, W], one tile each."""
+        padded = pad(image)
+        strips = range(0, image.shape[2], ROWS)
+        total = sum(self.bits(padded[:, :, top : top + ROWS + REACH], exact=True)[0] for top in strips)
+        return torch.as_tensor(total) / image.numel()
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        self.val_bpsp.update(self.image_bpsp(batch["image"]), weight=len(batch["image"]))
+        self.log("val/bpsp", self.val_bpsp, prog_bar=True)
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        """One whole image [1, 3, H, W] of any size."""
+        image = batch["image"]
+        self.test_bpsp.update(self.image_bpsp(image))
+        pixels = image[0].permute(1, 2, 0).contiguous().cpu().numpy()
+        self.test_file_bpsp.update(8 * len(file_of(self.codec(), pixels)) / image.numel())
+        self.log_dict({"test/bpsp": self.test_bpsp, "test/file_bpsp": self.test_file_bpsp})
+
+    def codec(self) -> Codec:
+        """A codec with the current weights."""
+        return Codec(self.network)
+
+    def sample(self, image: Tensor, seed: int = 0) -> Tensor:
+        """Images uint8 [1, N, 3, H, W] of the size of ``image`` [N, 3, H, W], every pixel drawn from the model."""
+        codec, random = self.codec(), np.random.default_rng(seed)
+        number, _, height, width = image.shape
+        drawn = [draw_tile((height, width, 3), codec.predictors, random) for _ in range(number)]
+        return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2)[None]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.parameters())
+        if self.lr_scheduler is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}

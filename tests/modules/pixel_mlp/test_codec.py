@@ -1,0 +1,129 @@
+"""Files: sizes, tiles, gray, stored tiles, other settings, damage."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from modules.components.coding.container import CorruptFileError, pack, unpack
+from modules.pixel_mlp import codec as codec_file
+from modules.pixel_mlp.codec import Codec, spans
+from modules.pixel_mlp.nets import PixelMLP
+from tests.modules.pixel_mlp.test_nets import network
+from tests.modules.pixel_mlp.test_wavefront import pixels
+
+
+def test_round_trip_of_colour_and_gray_through_bytes():
+    codec = Codec(network())
+    for image in (pixels(0, 37, 41), pixels(1, 20, 30)[..., 0].copy(), pixels(2, 1, 1)):
+        container = unpack(pack(codec.compress(image, {"exif": b"Exif"})))
+        assert np.array_equal(codec.decompress(container), image) and container.metadata == {"exif": b"Exif"}
+        assert container.mode == ("L" if image.ndim == 2 else "RGB") and container.threads == 0
+
+
+def test_tiles_cover_an_image_and_are_coded_apart(monkeypatch):
+    monkeypatch.setattr(codec_file, "MAX_TILE", 16)
+    assert (
+        spans(16) == [(0, 16)]
+        and spans(17) == [(0, 8), (8, 9)]
+        and spans(50) == [(0, 12), (12, 13), (25, 12), (37, 13)]
+    )
+    codec, image = Codec(network()), pixels(3, 40, 33)
+    container = unpack(pack(codec.compress(image)))
+    assert len(container.tiles) == 9 and np.array_equal(codec.decompress(container), image)
+    changed = image.copy()
+    changed[0, 0] ^= 1
+    differ = [a.payload != b.payload for a, b in zip(container.tiles, codec.compress(changed).tiles, strict=True)]
+    assert differ == [True] + [False] * 8
+
+
+def test_flat_and_drawn_pictures_are_stored_as_webp_would():
+    codec = Codec(network())
+    drawn = np.zeros((64, 64, 3), np.uint8)
+    drawn[10:20, 5:50] = 255
+    for image in (np.full((64, 64, 3), 255, np.uint8), drawn, drawn[..., 0].copy()):
+        container = codec.compress(image)
+        assert container.tiles[0].payload[0] == codec_file.STORED
+        assert np.array_equal(codec.decompress(unpack(pack(container))), image)
+        buffer = io.BytesIO()
+        Image.fromarray(np.broadcast_to(image[..., None] if image.ndim == 2 else image, (64, 64, 3)).copy()).save(
+            buffer, "WEBP", lossless=True
+        )
+        assert len(container.tiles[0].payload) <= buffer.tell() + 1
+
+
+def test_the_shorter_of_stream_and_webp_is_kept(monkeypatch):
+    codec, image = Codec(network()), pixels(0, 32, 32)
+    stream = codec_file.encode_tile(image, codec.predictors)
+    for size, kept in ((len(stream) - 1, codec_file.STORED), (len(stream), codec_file.NETWORK)):
+        monkeypatch.setattr(codec_file, "store", lambda pixels, rival, size=size: bytes(size))
+        payload = codec.encode(image)
+        assert payload[0] == kept and len(payload) == size + 1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_bytes_do_not_depend_on_the_number_of_threads(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        file = pack(Codec(network()).compress(pixels(4, 50, 60)))
+    finally:
+        torch.set_num_threads(before)
+    assert file == pack(Codec(network()).compress(pixels(4, 50, 60)))
+
+
+def test_only_eight_bit_pixels_are_taken():
+    codec = Codec(network())
+    for image in (np.zeros((0, 4, 3), np.uint8), np.zeros((4, 4), np.uint16), np.zeros((4, 4, 4), np.uint8)):
+        with pytest.raises(ValueError, match="need uint8"):
+            codec.compress(image)
+
+
+def test_other_devices_precisions_and_models_are_refused():
+    for options in ({"device": "cuda"}, {"precision": "float64"}):
+        with pytest.raises(ValueError, match="whole numbers on the CPU"):
+            Codec(network(), **options)
+    container = Codec(network(0)).compress(pixels(0, 8, 8))
+    with pytest.raises(CorruptFileError, match="needs model"):
+        Codec(network(1)).decompress(container)
+
+
+def test_altered_payloads_never_give_wrong_pixels():
+    random = np.random.default_rng(0)
+    codec, image = Codec(network()), pixels(5, 24, 24)
+    flat = np.full((24, 24, 3), 7, np.uint8)
+    for original in (image, flat):
+        container = codec.compress(original)
+        payload = bytearray(container.tiles[0].payload)
+        for _ in range(150):
+            changed = bytearray(payload)
+            where = int(random.integers(len(changed)))
+            if random.integers(4) == 0:
+                del changed[where:]
+            else:
+                changed[where] ^= 1 << int(random.integers(8))
+            tile = container.tiles[0]._replace(payload=bytes(changed))
+            try:
+                decoded = codec.decompress(container._replace(tiles=[tile]))
+            except CorruptFileError:
+                continue
+            assert np.array_equal(decoded, original)  # WebP has bits that mean nothing
+
+
+def test_a_tile_of_another_size_or_kind_is_refused():
+    codec = Codec(network())
+    container = codec.compress(np.full((24, 24, 3), 7, np.uint8))
+    other = codec.compress(np.full((24, 20, 3), 7, np.uint8)).tiles[0].payload
+    for payload in (other, b"", bytes([7]) + container.tiles[0].payload):
+        with pytest.raises(CorruptFileError):
+            codec.decompress(container._replace(tiles=[container.tiles[0]._replace(payload=payload)]))
+
+
+def test_every_weight_is_in_the_fingerprint():
+    before = Codec(network()).fingerprint
+    net = network()
+    net.channels[2].skip.data[5] += 0.01
+    assert Codec(net).fingerprint != before
+    assert Codec(PixelMLP(8, 1, 2)).fingerprint != Codec(PixelMLP(8, 2, 2)).fingerprint

@@ -114,12 +114,6 @@ def real_bits(layer: nn.Module) -> int:
     return REAL_BITS * sum(parameter.numel() for parameter in layer.parameters(recurse=False))
 
 
-def inside_spn(model: nn.Module) -> set[nn.Module]:
-    """Everything below an SPN layer, which counts as one."""
-    spns = [layer for layer in model.modules() if isinstance(layer, SPNLayer)]
-    return {inner for layer in spns for inner in layer.modules()} - set(spns)
-
-
 @torch.no_grad()
 def count(model: nn.Module, *inputs: Tensor) -> list[Cost]:
     """The cost of every layer that has one, in the order of their calls.
@@ -128,7 +122,7 @@ def count(model: nn.Module, *inputs: Tensor) -> list[Cost]:
         model: any network; its mode, weights and statistics stay as they are.
         inputs: one example each, with a leading batch dimension of 1; their values do not matter.
     """
-    hidden, found, hooks, overhang = inside_spn(model), list[Cost](), [], overhanging_windows(model)
+    found, hooks, overhang = list[Cost](), [], overhanging_windows(model)
 
     def note(name: str, layer: nn.Module, output: Any) -> None:
         cost = layer_cost(layer, output[..., : -overhang[layer]] if overhang.get(layer) else output)
@@ -137,8 +131,7 @@ def count(model: nn.Module, *inputs: Tensor) -> list[Cost]:
             found.append(Cost(name, type(layer).__name__, Fraction(cost[0]), Fraction(cost[1]), bits))
 
     for name, layer in model.named_modules():
-        if layer not in hidden:
-            hooks.append(layer.register_forward_hook(lambda m, _, output, name=name: note(name, m, output)))
+        hooks.append(layer.register_forward_hook(lambda m, _, output, name=name: note(name, m, output)))
     was_training = [module for module in model.modules() if module.training]
     try:
         model.eval()(*inputs)

@@ -142,7 +142,7 @@ def test_the_lstm_is_an_ordinary_one_with_products_as_matrices() -> None:
     for scale in layer.scale:
         nn.init.uniform_(scale, 0.5, 2)
     plain_lstm = nn.LSTM(5, 4, 2)
-    x = torch.randn(6, 2, 5)
+    x, before = torch.randn(6, 2, 5), torch.empty(0)
     for stage in ("full", "quantized", "frozen"):
         layer.advance(stage)
         for i, kind in enumerate(("ih_l0", "hh_l0", "ih_l1", "hh_l1")):
@@ -157,6 +157,9 @@ def test_the_lstm_is_an_ordinary_one_with_products_as_matrices() -> None:
         expected, (h, c) = plain_lstm(x)
         y, state = layer(x)
         torch.testing.assert_close(y, expected)
+        if stage == "frozen":
+            torch.testing.assert_close(y, before)  # every gate has kept its own scale
+        before = y.detach()
         torch.testing.assert_close(state[1], c)
         torch.testing.assert_close(layer(x, (h, c))[0], plain_lstm(x, (h, c))[0])
 
@@ -224,6 +227,7 @@ def test_rules_decide_in_their_order() -> None:
     assert isinstance(kept, nn.Conv2d)
     assert isinstance(dense, SPNLinear) and dense.units == 7 and dense.inner.norm is None
     assert model(torch.zeros(2, 3, 4, 4)).shape == (2, 5)
+    assert Rule("0").fits("0", nn.Linear(2, 2)) and not Rule("0").fits("01", nn.Linear(2, 2))
 
 
 def test_a_shared_layer_stays_shared() -> None:

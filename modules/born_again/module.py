@@ -7,10 +7,10 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 
 from modules.born_again.losses import ban, labels_only
 from modules.components.frozen import Frozen
+from modules.components.mean import Mean
 from modules.components.students import load_student
 
 Batch = dict[str, Tensor]
@@ -21,11 +21,6 @@ CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 def wrong(logits: Tensor, label: Tensor) -> Tensor:
     """Percentage [N], 0 or 100, of misclassification."""
     return 100.0 * (logits.argmax(1) != label).float()
-
-
-def mean_metric() -> MeanMetric:
-    """Without its search for NaN, at which a GPU would wait in every step."""
-    return MeanMetric(nan_strategy="disable")
 
 
 class BornAgainClassifier(LightningModule):
@@ -74,7 +69,7 @@ class BornAgainClassifier(LightningModule):
         self.teacher_weights = teacher_weights
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
-        self.train_error, self.val_error, self.test_error = mean_metric(), mean_metric(), mean_metric()
+        self.train_error, self.val_error, self.test_error = Mean(), Mean(), Mean()
 
     mean: Tensor
     std: Tensor
@@ -123,7 +118,7 @@ class BornAgainClassifier(LightningModule):
         self, networks: Mapping[int, Frozen], groups: Mapping[str, Sequence[int]], batches: Iterable[Batch]
     ) -> dict[str, Tensor]:
         """Error in percent of the mean of each group's probabilities, over all ranks."""
-        errors = {name: mean_metric().to(self.device) for name in groups}
+        errors = {name: Mean().to(self.device) for name in groups}
         for batch in batches:
             x = self.normalized(batch["image"])
             probabilities = {g: network(x).float().softmax(1) for g, network in networks.items()}

@@ -6,9 +6,9 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from modules.components.coding.lossless import file_of
+from modules.components.mean import Mean
 from modules.l3c.codec import Codec, estimated_bits
 from modules.l3c.losses import scale_bits, uniform_bits
 from modules.l3c.nets import Pyramid
@@ -48,9 +48,9 @@ class L3C(LightningModule):
         self.optimizer = optimizer
         self.lr_scheduler, self.lr_interval = lr_scheduler, lr_interval
         self.write_files = write_files
-        self.val_bpsp = MeanMetric(nan_strategy="disable")  # its check would wait for the device
-        self.test_bpsp = MeanMetric(nan_strategy="disable")
-        self.test_file_bpsp = MeanMetric(nan_strategy="disable")
+        self.val_bpsp = Mean()
+        self.test_bpsp = Mean()
+        self.test_file_bpsp = Mean()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         image = batch["image"]

@@ -8,9 +8,9 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MeanMetric
 
 from modules.components.frozen import Frozen
+from modules.components.mean import Mean
 from modules.strassen.counting import Cost, count
 from modules.strassen.losses import distillation
 from modules.strassen.teachers import check_teacher, load_network_weights
@@ -70,7 +70,7 @@ class StrassenClassifier(LightningModule):
         self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
         names = ("train/error", "val/error", "val/error_top5", "test/error", "test/error_top5")
-        self.errors = nn.ModuleDict({name.replace("/", "_"): MeanMetric(nan_strategy="disable") for name in names})
+        self.errors = nn.ModuleDict({name.replace("/", "_"): Mean() for name in names})
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.teacher is not None and self.teacher_weights is not None:
@@ -122,7 +122,7 @@ class StrassenClassifier(LightningModule):
 
     def log_error(self, name: str, logits: Tensor, label: Tensor, top: int = 1) -> None:
         metric = self.errors[name.replace("/", "_")]
-        assert isinstance(metric, MeanMetric)
+        assert isinstance(metric, Mean)
         metric.update(missed(logits, label, top))
         self.log(name, metric, on_step=False, on_epoch=True, prog_bar=name == "val/error")
 

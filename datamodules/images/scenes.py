@@ -21,7 +21,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional
 
 from datamodules.images.reading import UNREADABLE, SkippedImageError, decode, map_in_threads
-from modules.components.cityscapes_labels import IGNORE, NUM_LABELS, TRAIN_IDS
+from modules.components.cityscapes_labels import IGNORE, NUM_LABELS, TRAIN_IDS, AnnotationPaths, annotation_paths
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +41,7 @@ Maps = dict[str, Tensor]
 class Scene(NamedTuple):
     name: str
     image: Path
-    labels: Path
-    instances: Path
-    polygons: Path
-    """May not exist."""
+    truth: AnnotationPaths
 
 
 def find_scenes(root: Path, split: str) -> list[Scene]:
@@ -58,19 +55,11 @@ def find_scenes(root: Path, split: str) -> list[Scene]:
     for folder in (images, truth):
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder {folder}. {HOW_TO_GET}")
-    scenes = [scene_of(path) for path in sorted(images.glob("*/*_leftImg8bit.png"))]
+    paths = sorted(images.glob("*/*_leftImg8bit.png"))
+    scenes = [Scene(path.name.removesuffix("_leftImg8bit.png"), path, annotation_paths(path)) for path in paths]
     if not scenes:
         raise ValueError(f"no *_leftImg8bit.png in the folders of {images}. {HOW_TO_GET}")
     return scenes
-
-
-def scene_of(image: Path) -> Scene:
-    """The scene that an image of the layout belongs to."""
-    name = image.name.removesuffix("_leftImg8bit.png")
-    split, city = image.parents[1].name, image.parent.name
-    stem = image.parents[3] / "gtFine" / split / city / f"{name}_gtFine"
-    maps = (stem.with_name(stem.name + end) for end in ("_labelIds.png", "_instanceIds.png", "_polygons.json"))
-    return Scene(name, image, *maps)
 
 
 def _read_map(path: Path, modes: tuple[str, ...]) -> np.ndarray:
@@ -97,8 +86,8 @@ def read_scene(scene: Scene, size: tuple[int, int], train_ids: bool = False) -> 
         SkippedImageError: for a damaged or missing file, or maps that do not belong to the image.
     """
     pixels = decode(scene.image)
-    labels = _read_map(scene.labels, ("L",))
-    instances = _read_map(scene.instances, ("I;16", "I;16B", "I")).astype(np.int32)
+    labels = _read_map(scene.truth.labels, ("L",))
+    instances = _read_map(scene.truth.instances, ("I;16", "I;16B", "I")).astype(np.int32)
     if labels.shape != pixels.shape[:2] or instances.shape != pixels.shape[:2]:
         raise SkippedImageError(WRONG_MAPS)
     labels = TRAIN_IDS[labels] if train_ids else np.where(labels < NUM_LABELS, labels, IGNORE).astype(np.uint8)

@@ -1,4 +1,7 @@
-"""The label ids of Cityscapes, as the official scripts number and name them."""
+"""The label ids and files of Cityscapes, as the official scripts number and name them."""
+
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,12 +18,30 @@ IGNORE = 255
 INSTANCE_BASE = 1000
 """An instance map holds label * 1000 + n for the n-th object of a label, and the label alone where nothing is counted."""
 
+COUNTED = frozenset(range(24, 34))
+"""Labels whose objects have instances: people, vehicles."""
+
 _EVALUATED = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 NUM_TRAIN_LABELS = len(_EVALUATED)
 
 TRAIN_IDS = np.full(256, IGNORE, np.uint8)
 """uint8 [256]: id -> 0..18 for the labels that are evaluated, 255 for all others."""
 TRAIN_IDS[list(_EVALUATED)] = np.arange(NUM_TRAIN_LABELS)
+
+
+class AnnotationPaths(NamedTuple):
+    labels: Path
+    instances: Path
+    polygons: Path
+
+
+def annotation_paths(image: Path) -> AnnotationPaths:
+    """Annotations of ``<root>/leftImg8bit/<split>/<city>/<name>_leftImg8bit.png``, which lie below ``<root>/gtFine``."""
+    name = image.name.removesuffix("_leftImg8bit.png")
+    split, city = image.absolute().parents[1].name, image.absolute().parent.name
+    stem = image.absolute().parents[2].parent / "gtFine" / split / city
+    ends = ("labelIds.png", "instanceIds.png", "polygons.json")
+    return AnnotationPaths(*(stem / f"{name}_gtFine_{end}" for end in ends))
 
 
 def label_ids(names: list[str]) -> list[int]:

@@ -61,12 +61,22 @@ class FreezableInstanceNorm(nn.Module):
         if self.frozen:
             return functional.batch_norm(x, self.running_mean, self.running_var, eps=NORM_EPSILON)
         averages = (self.running_mean, self.running_var) if self.training else (None, None)
-        return functional.instance_norm(x, *averages, momentum=RUNNING_MOMENTUM, eps=NORM_EPSILON)
+        return instance_norm(x, *averages)
+
+
+def instance_norm(x: Tensor, running_mean: Tensor | None = None, running_var: Tensor | None = None) -> Tensor:
+    """Without affine parameters; the averages, if given, follow the statistics.
+
+    One image is a batch whose statistics are the instance's: that kernel keeps channels_last, the other copies.
+    """
+    if len(x) == 1:
+        return functional.batch_norm(x, running_mean, running_var, None, None, True, RUNNING_MOMENTUM, NORM_EPSILON)
+    return functional.instance_norm(x, running_mean, running_var, momentum=RUNNING_MOMENTUM, eps=NORM_EPSILON)
 
 
 class InstanceNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return functional.instance_norm(x, eps=NORM_EPSILON)
+        return instance_norm(x)
 
 
 def conv(inputs: int, outputs: int, kernel: int, norm: bool = True) -> list[nn.Module]:

@@ -1,13 +1,15 @@
 """Compress and decompress image files with trained networks.
 
     python codec.py compress photo.png folder/ --output out/        out/photo.l3c, out/.../*.l3c
+    python codec.py compress scene_leftImg8bit.png --checkpoint sc.ckpt --keep person,car --output out/
     python codec.py decompress out/ --output back/                  back/photo.png, ...
     python codec.py info out/photo.l3c
     python codec.py models
     python codec.py export --checkpoint best.ckpt --output weights/mine.pt
 
 A method takes part by having modules/<method>/codec.py with a class ``Codec(network, device=, precision=, coder=)``
-that has ``extension``, ``fingerprint``, ``compress(pixels, metadata)`` and ``decompress(container)``.
+that has ``extension``, ``fingerprint``, ``compress(pixels, metadata)`` and ``decompress(container)``; one that keeps
+chosen regions also has ``side_information(path, shape, keep, box)``, whose result ``compress`` takes last.
 """
 
 import argparse
@@ -109,10 +111,18 @@ def codec_for_file(fingerprint: bytes, candidates: tuple[Path, ...], device: str
     )
 
 
-def compress_file(job: Job, model: Path, device: str, precision: str, coder: str) -> Outcome:
+def compress_file(
+    job: Job, model: Path, device: str, precision: str, coder: str, keep: str | None, box: str | None
+) -> Outcome:
     codec = codec_of(model, device, precision, coder)
     pixels, metadata = read_exact(job.source)
-    file = pack(codec.compress(pixels, metadata))
+    if hasattr(codec, "side_information"):
+        side = codec.side_information(job.source, pixels.shape[:2], keep, box)
+        file = pack(codec.compress(pixels, metadata, side))
+    elif keep is not None or box is not None:
+        raise ValueError("this model keeps whole images: leave out --keep and --box")
+    else:
+        file = pack(codec.compress(pixels, metadata))
     replace_with(job.target, lambda temporary: temporary.write_bytes(file))
     return Outcome(job.source, job.source.stat().st_size, len(file), pixels.size)
 
@@ -224,7 +234,8 @@ def compress(arguments: argparse.Namespace) -> int:
     extension = codec_of(*options).extension
     accepts = lambda path: path.suffix.lower() in SUFFIXES  # noqa: E731
     jobs, refused = find_jobs(arguments.files, arguments.output, extension, accepts, arguments.force)
-    return run_jobs("compress", compress_file, jobs, refused, options, arguments.workers)
+    wishes = (arguments.keep, arguments.box)
+    return run_jobs("compress", compress_file, jobs, refused, (*options, *wishes), arguments.workers)
 
 
 def decompress(arguments: argparse.Namespace) -> int:
@@ -304,6 +315,9 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--precision", choices=("float32", "float64"), default="float32", help=precision)
     coder = "entropy coder (default: %(default)s)"
     sub.add_argument("--coder", choices=("rans", "torchac"), default="rans", help=coder)
+    keep = "labels to keep, the rest is synthesised (selective compression), e.g. person,car (default: everything)"
+    sub.add_argument("--keep", help=keep)
+    sub.add_argument("--box", help="x,y,width,height in pixels to keep instead of labels")
     batch_options(command("decompress", decompress, "compressed files to PNG"))
     command("info", info, "what a compressed file says of itself").add_argument("files", nargs="+", type=Path)
     command("models", models, "list the shipped weights")

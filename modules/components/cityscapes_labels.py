@@ -16,7 +16,7 @@ NAMES = (
 NUM_LABELS = len(NAMES)
 IGNORE = 255
 INSTANCE_BASE = 1000
-"""An instance map holds label * 1000 + n for the n-th object of a label, and the label alone where nothing is counted."""
+"""An instance map holds label * 1000 + n for the n-th object of a label, and the label alone for what has no number."""
 
 COUNTED = frozenset(range(24, 34))
 """Labels whose objects have instances: people, vehicles."""
@@ -36,10 +36,10 @@ class AnnotationPaths(NamedTuple):
 
 
 def annotation_paths(image: Path) -> AnnotationPaths:
-    """Annotations of ``<root>/leftImg8bit/<split>/<city>/<name>_leftImg8bit.png``, which lie below ``<root>/gtFine``."""
+    """Annotations, below ``<root>/gtFine``, of ``<root>/leftImg8bit/<split>/<city>/<name>_leftImg8bit.png``."""
     name = image.name.removesuffix("_leftImg8bit.png")
     split, city = image.absolute().parents[1].name, image.absolute().parent.name
-    stem = image.absolute().parents[2].parent / "gtFine" / split / city
+    stem = image.absolute().parents[3] / "gtFine" / split / city
     ends = ("labelIds.png", "instanceIds.png", "polygons.json")
     return AnnotationPaths(*(stem / f"{name}_gtFine_{end}" for end in ends))
 

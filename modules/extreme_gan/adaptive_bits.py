@@ -82,7 +82,9 @@ def _take_integer(state, position, words, counts):
         length += 1
     value = 1 if length else 0
     for i in range(length - 1):
-        state, position, bit = take(state, position, words, counts, MAX_BITS + 1 + min(length - 1, 11) * 12 + min(i, 11))
+        state, position, bit = take(
+            state, position, words, counts, MAX_BITS + 1 + min(length - 1, 11) * 12 + min(i, 11)
+        )
         value = 2 * value + bit
     return state, position, value
 

@@ -47,12 +47,16 @@ class Codec:
         network: a trained ``GCNet`` or ``SCNet``; it is put into eval mode and moved.
         device: where the network runs.
         precision: "float32" or "float64", of the network.
+        coder: "rans".
     """
 
     extension = ".gan"
-    lossless = False
 
-    def __init__(self, network: CompressionNet, device: str = "cpu", precision: str = "float32") -> None:
+    def __init__(
+        self, network: CompressionNet, device: str = "cpu", precision: str = "float32", coder: str = "rans"
+    ) -> None:
+        if coder != "rans":
+            raise ValueError(f"extreme_gan codes with rans, not {coder!r}")
         self.fingerprint = fingerprint(network, network.code_channels, network.num_labels, network.noise_channels)
         self.prior = network.prior.detach().cpu().float().numpy()
         self.network = network.eval()
@@ -98,9 +102,24 @@ class Codec:
             digest_of(code),
             metadata or {},
             [Tile(0, 0, image.shape[1], image.shape[0], payload)],
+            lossy=True,
         )
         self.read(container)
         return container
+
+    def side_information(
+        self, source: Path, shape: tuple[int, int], keep: str | None = None, box: str | None = None
+    ) -> SideInformation | None:
+        """What SC is told of the image file ``source`` of that height and width; None for GC.
+
+        Raises:
+            FileNotFoundError, ValueError: see ``side_information``; also if GC is asked to keep something.
+        """
+        if self.network.num_labels:
+            return side_information(source, shape, keep=keep, box=box)
+        if keep is not None or box is not None:
+            raise ValueError("generative compression keeps everything: leave out --keep and --box")
+        return None
 
     def read(self, container: Container) -> Code:
         """What the file holds exactly, without any network.
@@ -138,7 +157,7 @@ class Codec:
         if self.network.num_labels and side is None:
             raise ValueError("selective compression needs a label map beside the image")
         if side is not None and not self.network.num_labels:
-            raise ValueError("generative compression codes the whole image: it takes no labels and keeps no regions")
+            raise ValueError("generative compression codes the whole image: it takes no labels")
         if side is not None and side.instances.shape != shape:
             raise ValueError(f"the label map {side.instances.shape} is not as large as the image {tuple(shape)}")
 

@@ -10,7 +10,9 @@ from torch import Tensor
 from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure, PeakSignalNoiseRatio
 
+from modules.components.coding.container import pack
 from modules.extreme_gan import losses
+from modules.extreme_gan.codec import Codec, SideInformation, choose
 from modules.extreme_gan.masks import cells_of, pixels_of, random_boxes, random_instances, scene_channels
 from modules.extreme_gan.nets import CompressionNet, MultiscaleDiscriminator, Reconstruction
 
@@ -47,7 +49,8 @@ class ExtremeGAN(LightningModule):
     it. Several processes need ``strategy: ddp_find_unused_parameters_true``.
 
     Logged: every term of both losses, ``val/psnr_db``, ``val/ms_ssim``, ``val/level_0`` .. ``4`` (shares of the five
-    levels), ``val/bpp_bound`` (dim(w_hat) log2(5)), for SC also MSE on [-1, 1] inside and outside of what is kept.
+    levels), ``val/bpp_bound`` (dim(w_hat) log2(5)), for SC also MSE on [-1, 1] inside and outside of what is kept;
+    ``test`` writes and decodes files: ``test/file_bpp``, ``test/payload_bpp`` without the container's header.
 
     Args:
         network: ``GCNet`` or ``SCNet``.
@@ -61,6 +64,7 @@ class ExtremeGAN(LightningModule):
         masks: what SC keeps in training, a random quarter of the ``instances`` or a random ``box``.
         freeze_norm_after: batches after which the generator's normalisation is frozen; null for never.
         accumulate: batches whose gradients are averaged for one step.
+        test_keep: labels that SC keeps in ``test``, as for codec.py; null for everything.
         seed: of masks and noise.
 
     Raises:
@@ -81,6 +85,7 @@ class ExtremeGAN(LightningModule):
         masks: Literal["instances", "box"] = "instances",
         freeze_norm_after: int | None = None,
         accumulate: int = 1,
+        test_keep: str | None = "person,car",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -96,12 +101,18 @@ class ExtremeGAN(LightningModule):
         self.vgg_weights = vgg_weights
         self.vgg: list[losses.VGGLoss] = []  # in a list it is in neither parameters() nor state_dict()
         self.masks, self.freeze_norm_after, self.accumulate, self.seed = masks, freeze_norm_after, accumulate, seed
+        self.test_keep = test_keep
         self.batches = 0
         self.pending_gradients: dict[str, Tensor] = {}
         self.num_labels = max(network.num_labels, discriminator.num_labels if discriminator else 0)
         means = ("bpp_bound", *(f"level_{i}" for i in range(5)), *(("mse_kept", "mse_rest") if self.selective else ()))
         self.val_means = torch.nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in means})
         self.val_images = MetricCollection({"psnr_db": PeakSignalNoiseRatio(1.0, dim=(1, 2, 3))}, prefix="val/")
+        self.test_images = self.val_images.clone(prefix="test/")
+        self.test_bpp = torch.nn.ModuleDict(
+            {n: MeanMetric(nan_strategy="disable") for n in ("file_bpp", "payload_bpp")}
+        )
+        self.test_ms_ssim = MultiScaleStructuralSimilarityIndexMeasure(data_range=1.0)
         self.val_ms_ssim = MultiScaleStructuralSimilarityIndexMeasure(data_range=1.0)
 
     @property
@@ -217,6 +228,38 @@ class ExtremeGAN(LightningModule):
         if scene.kept_pixels is not None:
             self.val_means["mse_kept"].update(losses.distortion(reconstruction.image, scene.x, scene.kept_pixels))
             self.val_means["mse_rest"].update(losses.distortion(reconstruction.image, scene.x, 1 - scene.kept_pixels))
+
+    def on_test_start(self) -> None:
+        self.test_codec = self.codec()
+
+    def test_step(self, batch: Batch, batch_index: int) -> None:
+        """Real files of whole scenes, one a batch, decoded again; SC keeps ``test_keep``."""
+        pixels = batch["image"][0].permute(1, 2, 0).contiguous().cpu().numpy()
+        scene = {name: batch[name][0].cpu().numpy() for name in ("mask", "instance") if name in batch}
+        side = self.side_information(scene, self.test_keep)
+        container = self.test_codec.compress(pixels, None, side)
+        decoded = torch.from_numpy(self.test_codec.decompress(container)).permute(2, 0, 1)[None]
+        x, x_hat = batch["image"].float() / 255, decoded.to(batch["image"].device).float() / 255
+        self.test_images.update(x_hat, x)
+        self.test_bpp["file_bpp"].update(8 * len(pack(container)) / pixels[..., 0].size)
+        self.test_bpp["payload_bpp"].update(8 * len(container.tiles[0].payload) / pixels[..., 0].size)
+        self.log_dict({f"test/{name}": metric for name, metric in self.test_bpp.items()})
+        self.log_dict(self.test_images)
+        if min(pixels.shape[:2]) > MS_SSIM_SIDE:
+            self.test_ms_ssim.update(x_hat, x)
+            self.log("test/ms_ssim", self.test_ms_ssim)
+
+    # --- codec ------------------------------------------------------------------------------------------------------
+
+    def codec(self) -> Codec:
+        """A codec with the current weights, on this module's device."""
+        return Codec(self.network, device=str(self.device))
+
+    def side_information(self, scene: dict[str, Any], keep: str | None) -> SideInformation | None:
+        """What SC is told of a scene (``instance`` [H, W]); ``keep`` as for codec.py. None for GC."""
+        if not self.selective:
+            return None
+        return SideInformation(scene["instance"], choose(scene["instance"], keep))
 
     # --- set-up and state -------------------------------------------------------------------------------------------
 

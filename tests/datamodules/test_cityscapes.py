@@ -134,7 +134,7 @@ def test_missing_folders_and_bad_arguments(root: Path, tmp_path: Path) -> None:
         datamodule(root, folder="nowhere")
     (tmp_path / "cityscapes/leftImg8bit/test").mkdir()
     (tmp_path / "cityscapes/gtFine/test").mkdir()
-    with pytest.raises(ValueError, match="no \\*_leftImg8bit.png"):
+    with pytest.raises(ValueError, match=r"no \*_leftImg8bit\.png"):
         datamodule(root, "test", test_split="test")
     for scene in find_scenes(root / "cityscapes", "val"):
         scene.truth.labels.unlink()
@@ -150,7 +150,7 @@ def test_missing_folders_and_bad_arguments(root: Path, tmp_path: Path) -> None:
         {"cache": "disk"},
         {"batch_size": 0},
     ):
-        with pytest.raises(ValueError, match="must be|are ids"):
+        with pytest.raises(ValueError, match=r"must be|are ids"):
             Cityscapes(**({"size": (64, 96)} | options))
 
 

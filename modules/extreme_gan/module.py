@@ -201,7 +201,7 @@ class ExtremeGAN(LightningModule):
     def _draw_seed(self) -> int:
         """A seed of its own for each batch and rank; evaluation draws the same in every epoch."""
         position = self.batches * self.trainer.world_size + self.global_rank if self.training else 0
-        return (self.seed << 32) + position
+        return (self.seed * 1_000_000_007 + position) % (1 << 32)  # torch's generator takes 32 bits
 
     # --- evaluation -------------------------------------------------------------------------------------------------
 

@@ -150,8 +150,8 @@ class Codec:
         return pixels.mean(-1).round().astype(np.uint8) if container.mode == "L" else np.ascontiguousarray(pixels)
 
     def _grid(self, height: int, width: int) -> Grid:
-        padded = (max(-(-side // MULTIPLE) * MULTIPLE, SHORTEST_SIDE) for side in (height, width))
-        return Grid(height, width, *padded, self.network.stride)
+        rows, columns = (max(-(-side // MULTIPLE) * MULTIPLE, SHORTEST_SIDE) for side in (height, width))
+        return Grid(height, width, rows, columns, self.network.stride)
 
     def _check_side(self, side: SideInformation | None, shape: tuple[int, ...]) -> None:
         if self.network.num_labels and side is None:

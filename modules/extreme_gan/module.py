@@ -1,5 +1,6 @@
 """Extreme compression as a LightningModule: an encoder and a generator against a discriminator."""
 
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -25,6 +26,12 @@ MS_SSIM_SIDE = 160
 def adam(parameters: Any) -> torch.optim.Optimizer:
     """Adam as in pix2pixHD: 2e-4, betas 0.5 and 0.999."""
     return torch.optim.Adam(parameters, lr=2e-4, betas=(0.5, 0.999))
+
+
+def mean_metrics(names: Sequence[str], prefix: str) -> MetricCollection:
+    """Means that are updated one by one; no ``nan_strategy``, which would wait for the accelerator."""
+    means: dict[str, Any] = {name: MeanMetric(nan_strategy="disable") for name in names}
+    return MetricCollection(means, prefix=prefix, compute_groups=False)
 
 
 class Scene(NamedTuple):
@@ -106,12 +113,10 @@ class ExtremeGAN(LightningModule):
         self.pending_gradients: dict[str, Tensor] = {}
         self.num_labels = max(network.num_labels, discriminator.num_labels if discriminator else 0)
         means = ("bpp_bound", *(f"level_{i}" for i in range(5)), *(("mse_kept", "mse_rest") if self.selective else ()))
-        self.val_means = torch.nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in means})
+        self.val_means = mean_metrics(means, "val/")
         self.val_images = MetricCollection({"psnr_db": PeakSignalNoiseRatio(1.0, dim=(1, 2, 3))}, prefix="val/")
         self.test_images = self.val_images.clone(prefix="test/")
-        self.test_bpp = torch.nn.ModuleDict(
-            {n: MeanMetric(nan_strategy="disable") for n in ("file_bpp", "payload_bpp")}
-        )
+        self.test_bpp = mean_metrics(("file_bpp", "payload_bpp"), "test/")
         self.test_ms_ssim = MultiScaleStructuralSimilarityIndexMeasure(data_range=1.0)
         self.val_ms_ssim = MultiScaleStructuralSimilarityIndexMeasure(data_range=1.0)
 
@@ -171,21 +176,19 @@ class ExtremeGAN(LightningModule):
         optimizer.step()
         optimizer.zero_grad()
         if self.lr_scheduler is not None:
-            schedulers = self.lr_schedulers()
-            schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
-            schedulers[index].step()  # type: ignore[union-attr, call-arg]
+            schedulers: Any = self.lr_schedulers()
+            (schedulers[index] if isinstance(schedulers, list) else schedulers).step()
 
-    def scene_of(self, batch: Batch, keep: Tensor | None = None) -> Scene:
-        """The batch on [-1, 1] with labels, masks and noise; ``keep`` [N, 1, h, w] instead of a random mask."""
+    def scene_of(self, batch: Batch) -> Scene:
+        """The batch on [-1, 1] with labels, a random mask and noise."""
         x = (batch["image"].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         generator = torch.Generator().manual_seed(self._draw_seed())
-        labels = kept_pixels = None
+        labels = keep = kept_pixels = None
         if self.num_labels:
             labels = scene_channels(batch["mask"], batch["instance"], self.num_labels)
             labels = labels.contiguous(memory_format=torch.channels_last)
         if self.selective:
-            if keep is None:
-                keep = self._random_cells(batch["instance"], generator)
+            keep = self._random_cells(batch["instance"], generator)
             kept_pixels = pixels_of(keep, self.network.stride)
         noise = self.network.noise(len(x), x.shape[-2], x.shape[-1], generator)
         return Scene(x, labels, keep, kept_pixels, None if noise is None else noise.to(x.device))
@@ -209,7 +212,7 @@ class ExtremeGAN(LightningModule):
         scene = self.scene_of(batch)
         reconstruction = self.network(scene.x, scene.keep, scene.labels, scene.noise)
         self._update(scene, reconstruction)
-        self.log_dict({f"val/{name}": metric for name, metric in self.val_means.items()})
+        self.log_dict(self.val_means)
         self.log_dict(self.val_images, prog_bar=True)
 
     def _update(self, scene: Scene, reconstruction: Reconstruction) -> None:
@@ -235,7 +238,7 @@ class ExtremeGAN(LightningModule):
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Real files of whole scenes, one a batch, decoded again; SC keeps ``test_keep``."""
         pixels = batch["image"][0].permute(1, 2, 0).contiguous().cpu().numpy()
-        scene = {name: batch[name][0].cpu().numpy() for name in ("mask", "instance") if name in batch}
+        scene: dict[str, Any] = {name: batch[name][0].cpu().numpy() for name in ("mask", "instance") if name in batch}
         side = self.side_information(scene, self.test_keep)
         container = self.test_codec.compress(pixels, None, side)
         decoded = torch.from_numpy(self.test_codec.decompress(container)).permute(2, 0, 1)[None]
@@ -243,7 +246,7 @@ class ExtremeGAN(LightningModule):
         self.test_images.update(x_hat, x)
         self.test_bpp["file_bpp"].update(8 * len(pack(container)) / pixels[..., 0].size)
         self.test_bpp["payload_bpp"].update(8 * len(container.tiles[0].payload) / pixels[..., 0].size)
-        self.log_dict({f"test/{name}": metric for name, metric in self.test_bpp.items()})
+        self.log_dict(self.test_bpp)
         self.log_dict(self.test_images)
         if min(pixels.shape[:2]) > MS_SSIM_SIDE:
             self.test_ms_ssim.update(x_hat, x)
@@ -277,7 +280,7 @@ class ExtremeGAN(LightningModule):
 
     def on_fit_start(self) -> None:
         for vgg in self.vgg:
-            vgg.to(self.device, memory_format=torch.channels_last)
+            vgg.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def configure_optimizers(self) -> Any:
         optimizers = [self.generator_optimizer(self.network.parameters())]

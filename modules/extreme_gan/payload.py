@@ -82,13 +82,13 @@ def kept_cells(choice: Choice, instances: np.ndarray, grid: Grid) -> np.ndarray:
         if not (inside and width > 0 and height > 0):
             raise ValueError(f"the box {left},{top},{width},{height} is not within {grid.width} x {grid.height} pixels")
         keep = np.zeros(grid.cells, bool)
-        rows = slice(top // grid.stride, (top + height - 1) // grid.stride + 1)
-        keep[rows, left // grid.stride : (left + width - 1) // grid.stride + 1] = True
+        within = slice(top // grid.stride, (top + height - 1) // grid.stride + 1)
+        keep[within, left // grid.stride : (left + width - 1) // grid.stride + 1] = True
         return keep
     if choice.instances is not None:
         pixels = np.isin(padded_map(instances, grid), choice.instances)
         rows, columns = grid.cells
-        return pixels.reshape(rows, grid.stride, columns, grid.stride).any((1, 3))
+        return np.asarray(pixels.reshape(rows, grid.stride, columns, grid.stride).any((1, 3)))
     return np.ones(grid.cells, bool)
 
 

@@ -96,11 +96,15 @@ class Cityscapes(LightningDataModule):
         return scenes
 
     def held_out_scenes(self, count: int) -> list[dict[str, Any]]:
-        """The first ``count`` validation scenes: ``image`` uint8 [H, W, 3], ``mask``, ``instance`` [H, W], ``name``."""
+        """``count`` validation scenes, spread over the split: neighbours are frames of one drive.
+
+        Each a dict of arrays: ``image`` uint8 [H, W, 3], ``mask`` and ``instance`` int64 [H, W], and ``name``.
+        """
         if "val" not in self.sets:
             self.sets["val"] = self._scenes("val")
         scenes = []
-        for index in range(min(count, len(self.sets["val"]))):
+        last = len(self.sets["val"]) - 1
+        for index in np.linspace(0, last, min(count, last + 1)).round().astype(int).tolist():
             item = self.sets["val"][index]
             pixels = np.ascontiguousarray(item["image"].permute(1, 2, 0).numpy())
             maps = {name: item[name].numpy() for name in ("mask", "instance")}

@@ -79,7 +79,8 @@ def test_whole_scenes_are_evaluated_unmirrored_and_resized(root: Path) -> None:
     assert torch.equal(batch["mask"], nearest)
     means = functional.avg_pool2d(full["image"].float(), 2)[..., 4, 4]
     assert torch.equal(batch["image"][..., 4, 4].float(), means)
-    assert [scene["name"] for scene in data.held_out_scenes(2)] == ["ulm_000000_000020", "ulm_000001_000020"]
+    assert [scene["name"][4:10] for scene in data.held_out_scenes(3)] == ["000000", "000002", "000004"]
+    assert len(data.held_out_scenes(9)) == 5
     assert data.held_out_scenes(1)[0]["image"].shape == (32, 48, 3)
 
 

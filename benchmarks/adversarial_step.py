@@ -3,10 +3,10 @@
     python benchmarks/adversarial_step.py [--quick] [--device cuda]
 
 GC with feature matching, batch 1, images in memory. Ours: x_hat is made once and detached for the discriminator, which
-has no gradients in the generator's phase; channels_last, bfloat16, losses in float32. Naive: the generator runs a
-second time for the discriminator, whose weights get gradients in both phases; contiguous, float32. Both take turns;
-seconds are CPU-seconds of this process, by the clock on an accelerator, where the full-size networks run at 512x1024
-(also compiled), with images/s and the share of --peak (TFLOP/s of bfloat16).
+judges x once and has no gradients in the generator's phase; channels_last, bfloat16, losses in float32. Naive: the
+generator runs a second time for the discriminator, whose weights get gradients in both phases; contiguous, float32.
+Both take turns; seconds are CPU-seconds of this process, by the clock on an accelerator, where the full-size networks
+run at 512x1024 (also compiled), with images/s and the share of --peak (TFLOP/s of bfloat16).
 """
 
 import argparse
@@ -49,18 +49,17 @@ class Step:
     def __call__(self, image: Tensor) -> None:
         x = (image.float() / 127.5 - 1).contiguous(memory_format=self.layout)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=not self.naive):
+            real = self.judge(x)
             self.judge.requires_grad_(self.naive)
             x_hat = self.network(x).image
             fake = self.judge(x_hat)
-            with torch.set_grad_enabled(self.naive):
-                real = self.judge(x)
             loss = adversarial_loss(fake) + 10 * feature_matching_loss(real, fake) + 10 * distortion(x_hat, x)
         self._update(0, loss)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=not self.naive):
             self.judge.requires_grad_(True)
             if self.naive:
-                x_hat = self.network(x).image
-            loss = discriminator_loss(self.judge(x), self.judge(x_hat.detach()))
+                x_hat, real = self.network(x).image, self.judge(x)
+            loss = discriminator_loss(real, self.judge(x_hat.detach()))
         self._update(1, loss)
 
     def _update(self, index: int, loss: Tensor) -> None:

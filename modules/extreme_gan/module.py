@@ -15,7 +15,7 @@ from modules.components.coding.container import pack
 from modules.extreme_gan import losses
 from modules.extreme_gan.codec import Codec, SideInformation, choose
 from modules.extreme_gan.masks import cells_of, pixels_of, random_boxes, random_instances, scene_channels
-from modules.extreme_gan.nets import CompressionNet, MultiscaleDiscriminator, Reconstruction
+from modules.extreme_gan.nets import CompressionNet, Judgement, MultiscaleDiscriminator, Reconstruction
 
 Batch = dict[str, Any]
 
@@ -132,19 +132,20 @@ class ExtremeGAN(LightningModule):
         scene = self.scene_of(batch)
         optimizers = self.optimizers()
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        # The discriminator's weights change at the end of the step only, so one judgement of x serves both phases.
+        real = self.discriminator(scene.x, scene.labels) if self.discriminator is not None else []
 
         with self.toggled_optimizer(optimizers[0]):  # encoder and generator; the discriminator gets no gradient
             x_hat, symbols = self.network(scene.x, scene.keep, scene.labels, scene.noise)
-            terms = self.generator_terms(x_hat, scene)
+            terms = self.generator_terms(x_hat, scene, real)
             loss = torch.stack(list(terms.values())).sum()
             self.manual_backward(loss / self.accumulate)
             self.step(optimizers[0], 0)
 
         if self.discriminator is not None:
             with self.toggled_optimizer(optimizers[1]):  # the same x_hat, detached: encoder and generator get none
-                discriminator_loss = losses.discriminator_loss(
-                    self.discriminator(scene.x, scene.labels), self.discriminator(x_hat.detach(), scene.labels)
-                )
+                fake = self.discriminator(x_hat.detach(), scene.labels)
+                discriminator_loss = losses.discriminator_loss(real, fake)
                 self.manual_backward(discriminator_loss / self.accumulate)
                 self.step(optimizers[1], 1)
             terms["discriminator"] = discriminator_loss
@@ -155,15 +156,13 @@ class ExtremeGAN(LightningModule):
         self.log("train/loss", loss.detach(), prog_bar=True)
         return {"loss": loss.detach()}
 
-    def generator_terms(self, x_hat: Tensor, scene: Scene) -> dict[str, Tensor]:
-        """The weighted terms of the loss of encoder and generator, by name."""
+    def generator_terms(self, x_hat: Tensor, scene: Scene, real: list[Judgement]) -> dict[str, Tensor]:
+        """The weighted terms of the loss of encoder and generator, by name; ``real`` are the judgements of x."""
         terms = {"mse": self.mse_weight * losses.distortion(x_hat, scene.x, scene.kept_pixels)}
         if self.discriminator is not None:
             fake = self.discriminator(x_hat, scene.labels)
             terms["adversarial"] = losses.adversarial_loss(fake)
             if self.feature_weight:
-                with torch.no_grad():
-                    real = self.discriminator(scene.x, scene.labels)
                 terms["feature"] = self.feature_weight * losses.feature_matching_loss(real, fake)
         if self.vgg:
             terms["vgg"] = self.vgg_weight * self.vgg[0](x_hat, scene.x)

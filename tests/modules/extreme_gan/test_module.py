@@ -101,7 +101,7 @@ def test_each_phase_gives_gradients_to_its_own_network_only(root: Path) -> None:
     watched = Watched(SCNet(2, 34, 4, 1), MultiscaleDiscriminator(34, 2, 4), vgg_weight=0.0).watch()
     fit(watched, root)
     assert watched.seen == [(0, True, False), (1, False, True)] * 8
-    assert watched.calls == {"network": 8, "discriminator": 4 * 8}  # x_hat is made once a batch
+    assert watched.calls == {"network": 8, "discriminator": 3 * 8}  # x_hat is made, and x judged, once a batch
     assert all(p.requires_grad for p in watched.parameters())
 
 
@@ -267,8 +267,8 @@ def test_bf16_keeps_losses_and_code_in_float32(root: Path) -> None:
     kept: dict[str, Any] = {}
     terms = fitted.generator_terms
 
-    def spy(x_hat: Any, scene: Any) -> Any:
-        kept.update(terms(x_hat, scene), x_hat=x_hat, code=fitted.network.encode(scene.x).values)
+    def spy(x_hat: Any, scene: Any, real: Any) -> Any:
+        kept.update(terms(x_hat, scene, real), x_hat=x_hat, code=fitted.network.encode(scene.x).values)
         return {name: kept[name] for name in ("mse", "adversarial", "feature")}
 
     fitted.generator_terms = spy  # type: ignore[method-assign]

@@ -94,8 +94,12 @@ def test_the_quantiser_reaches_all_five_levels_and_nothing_before_it_cuts_them_o
 
 
 def test_sigma_and_fixed_centres() -> None:
-    network = GCNet(1, 4, 1, sigma=2.0)
-    assert isinstance(network.quantizer, SoftHardQuantizer) and network.quantizer.sigma == 2.0
+    network = GCNet(1, 4, 1, sigma=0.5)
+    assert (
+        isinstance(network.quantizer, SoftHardQuantizer)
+        and network.quantizer.sigma == 0.5
+        and GCNet(1, 4, 1).quantizer.sigma == 1.0
+    )
     assert network.quantizer.levels.tolist() == [-2, -1, 0, 1, 2]
     assert not any("levels" in name for name in network.state_dict())
 

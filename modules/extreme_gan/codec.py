@@ -89,7 +89,7 @@ class Codec:
         else:
             keep = kept_cells(side.choice, side.instances, grid)
             code = Code(np.where(keep, symbols, 2), keep, side.instances.astype(np.int64))
-            payload, _ = write_sc(code, side.choice, side.polygons, grid, self.prior)
+            payload = write_sc(code, side.choice, side.polygons, grid, self.prior)
         container = Container(
             "extreme_gan",
             self.fingerprint,

@@ -57,14 +57,6 @@ class Code(NamedTuple):
     """int64 [H, W] for SC."""
 
 
-class Sizes(NamedTuple):
-    """Bytes of the parts, as the payload would shrink without them; they add up to it within rounding."""
-
-    labels: int
-    mask: int
-    symbols: int
-
-
 def padded_map(instances: np.ndarray, grid: Grid) -> np.ndarray:
     rows, columns = grid.padded_height - grid.height, grid.padded_width - grid.width
     return np.pad(instances, ((0, rows), (0, columns)), mode="edge")
@@ -110,10 +102,8 @@ def read_gc(payload: bytes, grid: Grid, prior: np.ndarray) -> Code:
     return Code(symbols, keep, None)
 
 
-def write_sc(
-    code: Code, choice: Choice, polygons: list[Polygon] | None, grid: Grid, prior: np.ndarray
-) -> tuple[bytes, Sizes]:
-    """The payload and the bytes of its parts; ``polygons``, if given, draw ``code.instances``."""
+def write_sc(code: Code, choice: Choice, polygons: list[Polygon] | None, grid: Grid, prior: np.ndarray) -> bytes:
+    """The payload; ``polygons``, if given, draw ``code.instances``."""
     assert code.instances is not None
     writer = Writer()
     as_polygons = polygons is not None and can_be_written(polygons, grid.height, grid.width)
@@ -124,12 +114,9 @@ def write_sc(
         palette = np.unique(code.instances)
     else:
         palette = write_map(writer, code.instances)
-    labels = len(writer.bytes())
     _write_choice(writer, choice, palette, grid)
-    mask = len(writer.bytes())
     write_symbols(writer, code.symbols, code.keep, prior)
-    payload = writer.bytes()
-    return payload, Sizes(labels, mask - labels, len(payload) - mask)
+    return writer.bytes()
 
 
 def _write_choice(writer: Writer, choice: Choice, palette: np.ndarray, grid: Grid) -> None:

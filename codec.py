@@ -2,6 +2,7 @@
 
     python codec.py compress photo.png folder/ --output out/        out/photo.l3c, out/.../*.l3c
     python codec.py compress photo.png --output small.l3c           one input, one file; - is standard input or output
+    python codec.py compress scene_leftImg8bit.png --checkpoint sc.ckpt --keep person,car --output out/
     python codec.py decompress out/ --output back/                  back/photo.png, ...
     python codec.py verify out/                                     decode everything, write nothing
     python codec.py info out/
@@ -10,7 +11,8 @@
 
 A method takes part by having modules/<method>/codec.py with a class ``Codec(network, device=, precision=)`` that has
 ``extension``, ``fingerprint``, ``compress(pixels, metadata)`` and ``decompress(container)``; its network is a
-``ConfiguredNetwork``.
+``ConfiguredNetwork``. A lossy one has ``read(container)``, which decodes and checks what it keeps exactly. One that keeps
+chosen regions has ``side_information(path, shape, keep, box)``, whose result ``compress`` takes as ``side``.
 """
 
 import argparse
@@ -33,8 +35,8 @@ from cli import checkout
 from cli.file_jobs import STANDARD, Job, Names, Outcome, find_jobs, found_files, printable, read_whole
 from cli.job_pool import complain, console, run_jobs
 from modules.components.checkpoint_file import CheckpointError
+from modules.components.coding.checked_file import file_of
 from modules.components.coding.container import MAGIC, Container, CorruptFileError, unpack
-from modules.components.coding.lossless import file_of
 from modules.components.coding.model_file import load_network, read_network_config, save_weights
 from modules.components.files.images import SUFFIXES, read_exact
 from modules.components.files.png import png_bytes
@@ -109,11 +111,18 @@ def deliver(target: Path, data: bytes) -> None:
         write_whole(target, data)
 
 
-def compress_file(job: Job, model: Path, device: str, precision: str, verify: bool) -> Outcome:
+def compress_file(
+    job: Job, model: Path, device: str, precision: str, verify: bool, keep: str | None, box: str | None
+) -> Outcome:
     codec = codec_of(model, device, precision)
     source = io.BytesIO(read_whole(STANDARD)) if job.source == STANDARD else job.source
     pixels, metadata, notes = read_exact(source)
-    file = file_of(codec, pixels, metadata, verify)
+    wishes = {}
+    if hasattr(codec, "side_information"):
+        wishes["side"] = codec.side_information(job.source, pixels.shape[:2], keep, box)
+    elif keep is not None or box is not None:
+        raise ValueError("this model keeps whole images: leave out --keep and --box")
+    file = file_of(codec, pixels, metadata, verify, **wishes)
     deliver(job.target, file)
     bytes_in = source.stat().st_size if isinstance(source, Path) else source.getbuffer().nbytes
     return Outcome(job.source, bytes_in, len(file), pixels.size, notes=notes)
@@ -169,7 +178,7 @@ def compress(arguments: argparse.Namespace) -> int:
     options = (chosen_model(arguments), arguments.device, arguments.precision)
     names = Names(codec_of(*options).extension, SUFFIXES)
     jobs, refused = find_jobs(arguments.files, arguments.output, names, is_image, arguments.force)
-    work = (*options, not arguments.no_verify)
+    work = (*options, not arguments.no_verify, arguments.keep, arguments.box)
     return run_jobs("compress", compress_file, jobs, refused, work, arguments.workers, arguments.output == STANDARD)
 
 
@@ -271,6 +280,9 @@ def build_parser() -> argparse.ArgumentParser:
     precision = "of the network; float64 is slower and lets files decode on other machines (default: %(default)s)"
     sub.add_argument("--precision", choices=("float32", "float64"), default="float32", help=precision)
     sub.add_argument("--no-verify", action="store_true", help="write without decoding first: faster, on trust")
+    keep = "labels to keep, the rest is synthesised (selective compression), e.g. person,car (default: everything)"
+    sub.add_argument("--keep", help=keep)
+    sub.add_argument("--box", help="x,y,width,height in pixels to keep instead of labels")
     batch_options(command("decompress", decompress, "compressed files to PNG"))
     model_options(command("verify", verify, "decode compressed files and write nothing"))
     command("info", info, "what compressed files say of themselves").add_argument("files", nargs="+", type=Path)

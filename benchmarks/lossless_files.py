@@ -19,8 +19,8 @@ from rich.progress import track
 from rich.table import Table
 
 from codec import DEFAULT_MODEL, load_codec, shipped_models
+from modules.components.coding.checked_file import file_of
 from modules.components.coding.container import unpack
-from modules.components.coding.lossless import file_of
 from modules.components.files.images import SUFFIXES, read_exact
 from modules.l3c.codec import Codec, estimated_bits
 

@@ -13,7 +13,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
-from modules.components.coding.lossless import file_of
+from modules.components.coding.checked_file import file_of
 
 
 def size_as(pixels: np.ndarray, file_format: str, **options: Any) -> int:

@@ -8,7 +8,7 @@
 same shapes: batch 1, one tile, a given precision and number of threads, which the file records. Floating-point
 convolutions are only then reproducible; where they are not (another machine or build, another accelerator), the
 checksum of the pixels turns a wrong image into an error. Who writes a file decodes its bytes first
-(``components/coding/lossless.py``).
+(``components/coding/checked_file.py``).
 """
 
 import contextlib

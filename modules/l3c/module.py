@@ -7,7 +7,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from modules.components.coding.lossless import file_of
+from modules.components.coding.checked_file import file_of
 from modules.components.mean import Mean
 from modules.l3c.codec import Codec, estimated_bits
 from modules.l3c.losses import scale_bits, uniform_bits

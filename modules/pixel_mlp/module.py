@@ -9,7 +9,7 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from modules.components.coding.lossless import file_of
+from modules.components.coding.checked_file import file_of
 from modules.pixel_mlp.codec import Codec
 from modules.pixel_mlp.context import REACH, contexts, pad
 from modules.pixel_mlp.losses import mixture_bits

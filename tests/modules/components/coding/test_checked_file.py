@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from modules.components.coding import lossless
+from modules.components.coding.checked_file import file_of
 from modules.components.coding.container import Container, CorruptFileError, DecodeMismatchError, Tile, digest
-from modules.components.coding.lossless import file_of
 
 IMAGE = np.arange(12, dtype=np.uint8).reshape(3, 4)
 

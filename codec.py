@@ -11,8 +11,8 @@
 
 A method takes part by having modules/<method>/codec.py with a class ``Codec(network, device=, precision=)`` that has
 ``extension``, ``fingerprint``, ``compress(pixels, metadata)`` and ``decompress(container)``; its network is a
-``ConfiguredNetwork``. A lossy one has ``read(container)``, which decodes and checks what it keeps exactly. One that keeps
-chosen regions has ``side_information(path, shape, keep, box)``, whose result ``compress`` takes as ``side``.
+``ConfiguredNetwork``. A lossy one has ``read(container)``, which decodes and checks what it keeps exactly. One that
+keeps chosen regions has ``side_information(path, shape, keep, box)``, whose result ``compress`` takes as ``side``.
 """
 
 import argparse

@@ -39,7 +39,7 @@ def file_of(
         if container.lossy:
             codec.read(container)  # type: ignore[attr-defined]
         if container.metadata != (metadata or {}):
-            raise DecodeMismatchError("the compressed file did not keep its metadata")
+            raise DecodeMismatchError("the compressed file did not decode to the same metadata")
         if not container.lossy and not np.array_equal(codec.decompress(container), image):
             raise DecodeMismatchError("the compressed file did not decode to the same pixels and metadata")
     return file

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from modules.components.coding import lossless
+from modules.components.coding import checked_file
 from modules.components.coding.checked_file import file_of
 from modules.components.coding.container import Container, CorruptFileError, DecodeMismatchError, Tile, digest
 
@@ -25,8 +25,8 @@ class Verbatim:
 
 def test_packed_bytes_are_what_is_verified(monkeypatch):
     assert file_of(Verbatim(), IMAGE, {"exif": b"e"})[:4] == b"PSMY"
-    pack = lossless.pack
-    monkeypatch.setattr(lossless, "pack", lambda container: pack(container)[:-1] + b"?")
+    pack = checked_file.pack
+    monkeypatch.setattr(checked_file, "pack", lambda container: pack(container)[:-1] + b"?")
     with pytest.raises(CorruptFileError, match="checksum"):
         file_of(Verbatim(), IMAGE)
     assert file_of(Verbatim(), IMAGE, verify=False)[-1:] == b"?"
@@ -36,7 +36,7 @@ def test_packed_bytes_are_what_is_verified(monkeypatch):
 def test_what_does_not_come_back_is_an_error(monkeypatch, lost):
     tile = Tile(0, 0, 4, 3, bytes(12))
     change = {"tiles": [tile]} if lost == "pixels" else {"metadata": {}}
-    pack = lossless.pack
-    monkeypatch.setattr(lossless, "pack", lambda container: pack(container._replace(**change)))
+    pack = checked_file.pack
+    monkeypatch.setattr(checked_file, "pack", lambda container: pack(container._replace(**change)))
     with pytest.raises(DecodeMismatchError, match="did not decode"):
         file_of(Verbatim(), IMAGE, {"exif": b"e"})

@@ -273,7 +273,8 @@ def open_lmdb(folder: Path) -> tuple[list[str], Callable[[str], np.ndarray]]:
 
     def pixels(key: str) -> np.ndarray:
         with environment.begin() as transaction:
-            return decode_bytes(transaction.get(key.encode("ascii", "surrogateescape")))
+            content = transaction.get(key.encode("ascii", "surrogateescape"))
+        return decode_bytes(bytes(content or b""))
 
     return keys, pixels
 

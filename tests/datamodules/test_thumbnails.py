@@ -20,7 +20,7 @@ def picture(seed: int, height: int = 80, width: int = 70) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8))
 
 
-@pytest.mark.parametrize("size", [(80, 70), (70, 81), (64, 64), (64, 90), (20, 33), (218, 178)])
+@pytest.mark.parametrize("size", [(80, 70), (70, 81), (64, 64), (64, 67), (20, 33), (218, 178)])
 def test_thumbnails_are_torchvisions(size: tuple[int, int]) -> None:
     image = picture(0, *size)
     transform = torchvision.transforms.Compose(

@@ -2,12 +2,15 @@
 
     python codec.py compress photo.png folder/ --output out/        out/photo.l3c, out/.../*.l3c
     python codec.py decompress out/ --output back/                  back/photo.png, ...
+    python codec.py decompress face.dplc --samples 2 --output back/      back/face.png, face.1.png: random draws
+    python codec.py sample --checkpoint best.ckpt --samples 16 --output out/
     python codec.py info out/photo.l3c
     python codec.py models
     python codec.py export --checkpoint best.ckpt --output weights/mine.pt
 
 A method takes part by having modules/<method>/codec.py with a class ``Codec(network, device=, precision=, coder=)``
-that has ``extension``, ``fingerprint``, ``compress(pixels, metadata)`` and ``decompress(container)``.
+that has ``extension``, ``fingerprint``, ``compress(pixels, metadata)`` and ``decompress(container)``; one whose decoder
+is random also has ``draws(container, samples, seed)`` and, where it needs no file, ``sample(samples, seed)``.
 """
 
 import argparse
@@ -117,12 +120,25 @@ def compress_file(job: Job, model: Path, device: str, precision: str, coder: str
     return Outcome(job.source, job.source.stat().st_size, len(file), pixels.size)
 
 
-def decompress_file(job: Job, candidates: tuple[Path, ...], device: str) -> Outcome:
+def decompress_file(
+    job: Job, candidates: tuple[Path, ...], device: str, samples: int, seed: int, force: bool
+) -> Outcome:
     file = job.source.read_bytes()
     container = unpack(file)
-    pixels = codec_for_file(container.model, candidates, device).decompress(container)
-    write_png(job.target, pixels, container.metadata)
-    return Outcome(job.source, len(file), job.target.stat().st_size, pixels.size)
+    codec = codec_for_file(container.model, candidates, device)
+    if (samples, seed) == (1, 0):
+        images = [codec.decompress(container)]
+    elif hasattr(codec, "draws"):
+        images = codec.draws(container, samples, seed)
+    else:
+        raise ValueError(f"{container.method} decodes to one image: leave out --samples and --seed")
+    targets = [job.target, *(job.target.with_suffix(f".{number}.png") for number in range(1, samples))]
+    if taken := [target for target in targets[1:] if target.exists() and not force]:
+        raise ValueError(f"{taken[0]} exists; --force overwrites it")
+    for target, pixels in zip(targets, images, strict=True):
+        write_png(target, pixels, container.metadata)
+    bytes_out = sum(target.stat().st_size for target in targets)
+    return Outcome(job.source, len(file), bytes_out, sum(pixels.size for pixels in images))
 
 
 def guarded(work: Callable[..., Outcome], job: Job, *arguments: Any) -> Outcome:
@@ -230,7 +246,22 @@ def compress(arguments: argparse.Namespace) -> int:
 def decompress(arguments: argparse.Namespace) -> int:
     candidates = (arguments.checkpoint,) if arguments.checkpoint else tuple(shipped_models().values())
     jobs, refused = find_jobs(arguments.files, arguments.output, ".png", is_container, arguments.force)
-    return run_jobs("decompress", decompress_file, jobs, refused, (candidates, arguments.device), arguments.workers)
+    options = (candidates, arguments.device, arguments.samples, arguments.seed, arguments.force)
+    return run_jobs("decompress", decompress_file, jobs, refused, options, arguments.workers)
+
+
+def sample(arguments: argparse.Namespace) -> int:
+    """Random images of a generative model, without a file."""
+    codec = load_codec(arguments.checkpoint, device=arguments.device)
+    if not hasattr(codec, "sample"):
+        raise ValueError(f"{arguments.checkpoint} is of a method that decodes files only")
+    targets = [arguments.output / f"sample{number:04d}.png" for number in range(arguments.samples)]
+    if taken := [target for target in targets if target.exists() and not arguments.force]:
+        raise FileExistsError(f"{taken[0]} exists; --force overwrites it")
+    for target, pixels in zip(targets, codec.sample(arguments.samples, arguments.seed), strict=True):
+        write_png(target, pixels, {})
+    print(f"{len(targets)} samples in {arguments.output}")
+    return 0
 
 
 def info(arguments: argparse.Namespace) -> int:
@@ -297,6 +328,10 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--workers", type=int, default=1, help="processes (default: %(default)s)")
         sub.add_argument("--force", action="store_true", help="overwrite existing results")
 
+    def random_options(sub: argparse.ArgumentParser, help_text: str, samples: int) -> None:
+        sub.add_argument("--samples", type=int, default=samples, help=help_text)
+        sub.add_argument("--seed", type=int, default=0, help="of random decoding (default: %(default)s)")
+
     sub = command("compress", compress, "images to compressed files; each is decoded again before it is written")
     batch_options(sub)
     sub.add_argument("--model", help=f"shipped weights by name (default: {DEFAULT_MODEL}); see the command models")
@@ -304,7 +339,15 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--precision", choices=("float32", "float64"), default="float32", help=precision)
     coder = "entropy coder (default: %(default)s)"
     sub.add_argument("--coder", choices=("rans", "torchac"), default="rans", help=coder)
-    batch_options(command("decompress", decompress, "compressed files to PNG"))
+    sub = command("decompress", decompress, "compressed files to PNG")
+    batch_options(sub)
+    random_options(sub, "images to decode from each file, for a method with a random decoder (default: %(default)s)", 1)
+    sub = command("sample", sample, "random images of a generative model, without a file")
+    sub.add_argument("--checkpoint", type=Path, required=True, help="a Lightning checkpoint or exported weights")
+    sub.add_argument("--output", type=Path, required=True, help="folder for the images")
+    sub.add_argument("--device", default="cpu", help="where the network runs, e.g. cuda (default: %(default)s)")
+    sub.add_argument("--force", action="store_true", help="overwrite existing images")
+    random_options(sub, "images to draw (default: %(default)s)", 16)
     command("info", info, "what a compressed file says of itself").add_argument("files", nargs="+", type=Path)
     command("models", models, "list the shipped weights")
     sub = command("export", export, "weights for sharing from a Lightning checkpoint")

@@ -8,20 +8,21 @@ All integers little endian::
     body
       method      1 + n  name of the method's folder, ASCII
       model       16     fingerprint of the network that wrote the file
-      mode        1      1 grayscale, 3 RGB
+      mode        1      1 grayscale, 3 RGB; plus 16 if the pixels are not kept exactly
       precision   1      1 float32, 2 float64 (of the network passes)
       threads     2      CPU threads of the network passes, 0 on an accelerator
-      coder       1      entropy coder, 1 rANS, 2 torchac
+      coder       1      entropy coder, 1 rANS, 2 torchac, 3 none
       width       4
       height      4
-      pixels      8      BLAKE2b of the pixels, for the decoder's last check
+      pixels      8      BLAKE2b of the pixels, or of a lossy method's symbols, for the decoder's last check
       metadata    4 + n  zlib-compressed (name, bytes) records: ICC profile, EXIF
       tile count  4
       tiles       16 + n each: left, top, width, height (4 each), then 4 + n bytes of payload
     checksum      8  BLAKE2b of everything before
 
 ``unpack`` trusts nothing: every length is checked against the bytes that are there, the tiles must cover the image
-exactly once, and the image may not be larger than its payload could possibly describe.
+exactly once, and the image may not be larger than its payload could possibly describe. Only a lossy method may make
+more of few bytes; it has to know itself which sizes it accepts.
 """
 
 import hashlib
@@ -35,7 +36,8 @@ VERSION = 1
 MAX_PIXELS = 200_000_000
 MAX_METADATA = 1 << 24
 METHOD_NAME_LENGTH = 40
-CODERS = {1: "rans", 2: "torchac"}
+CODERS = {1: "rans", 2: "torchac", 3: "none"}
+LOSSY = 16
 PRECISIONS = {1: "float32", 2: "float64"}
 
 # The likeliest interval an entropy coder may use is 65281 of 65536 (256 symbols, each at least 1): 0.0056 bits.
@@ -68,6 +70,8 @@ class Container(NamedTuple):
     """``pixel_digest`` of the image."""
     metadata: dict[str, bytes]
     tiles: list[Tile]
+    lossy: bool = False
+    """Whether decoding gives other pixels than those that were compressed."""
 
 
 def digest(data: bytes | memoryview) -> bytes:
@@ -92,7 +96,7 @@ def pack(container: Container) -> bytes:
             struct.pack("<B", len(method)),
             method,
             container.model,
-            struct.pack("<B", {"L": 1, "RGB": 3}[container.mode]),
+            struct.pack("<B", {"L": 1, "RGB": 3}[container.mode] + (LOSSY if container.lossy else 0)),
             struct.pack("<BH", _key_of(PRECISIONS, container.precision), container.threads),
             struct.pack("<BII", _key_of(CODERS, container.coder), container.width, container.height),
             container.pixels,
@@ -163,13 +167,14 @@ def _unpack_body(reader: _Reader) -> Container:
         raise CorruptFileError("the name of the method is not a name")
     model = reader.take(16)
     mode, precision, threads, coder, width, height = reader.numbers("BBHBII")
+    lossy, mode = bool(mode & LOSSY), mode & ~LOSSY
     if mode not in (1, 3) or precision not in PRECISIONS or coder not in CODERS:
         raise CorruptFileError("an unknown mode, precision or entropy coder")
     if not (width > 0 and height > 0 and width * height <= MAX_PIXELS):
         raise CorruptFileError(f"an image of {width} x {height} pixels, more than {MAX_PIXELS} in all, or none")
     pixels = reader.take(8)
     metadata = _unpack_metadata(reader.take(reader.number("I")))
-    tiles = list(_unpack_tiles(reader, mode))
+    tiles = list(_unpack_tiles(reader, 0 if lossy else MIN_BITS_PER_SYMBOL * mode))
     if reader.data:
         raise CorruptFileError("bytes are left after the last tile")
     _check_cover(tiles, width, height)
@@ -185,6 +190,7 @@ def _unpack_body(reader: _Reader) -> Container:
         pixels,
         metadata,
         tiles,
+        lossy,
     )
 
 
@@ -206,14 +212,14 @@ def _unpack_metadata(compressed: bytes) -> dict[str, bytes]:
     return metadata
 
 
-def _unpack_tiles(reader: _Reader, channels: int) -> Iterator[Tile]:
+def _unpack_tiles(reader: _Reader, min_bits_per_pixel: float) -> Iterator[Tile]:
     count = reader.number("I")
     if count * 20 > len(reader.data):
         raise CorruptFileError(f"{count} tiles cannot be in {len(reader.data)} bytes")
     for _ in range(count):
         left, top, width, height, length = reader.numbers("5I")
         payload = reader.take(length)
-        if 8 * length < MIN_BITS_PER_SYMBOL * width * height * channels:
+        if 8 * length < min_bits_per_pixel * width * height:
             raise CorruptFileError(f"{length} bytes cannot describe a tile of {width} x {height} pixels")
         yield Tile(left, top, width, height, payload)
 

@@ -150,7 +150,8 @@ class Compressor(TwoPhases):
         self.evaluation.add(x, coded.x_hat)
         again = self.network.encoder(scaled(to_bytes(coded.x_hat))).symbols
         self.agreements.append((again == coded.symbols).flatten(1).float().mean(1).cpu())
-        room = self.variance_images - self.trainer.world_size * sum(len(part) for part in self.variances)
+        share = -(-self.variance_images // self.trainer.world_size)
+        room = share - sum(len(part) for part in self.variances)
         if room > 0:
             self.variances.append(self.variance(coded.symbols[:room]).cpu())
 

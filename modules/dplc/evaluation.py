@@ -50,7 +50,7 @@ class Evaluation:
             results[self.label] = frechet(fake, real)
             results |= _interval(self.label, bootstrap(lambda i: frechet(fake[i], real), len(fake)))
             results["kernel"], results["kernel_error"] = kernel_distance(fake, real)
-            results["diversity"] = spread(fake) / spread(real)
+            results["diversity"] = spread(fake) / max(spread(real), 1e-12)
         return results
 
 

@@ -101,11 +101,16 @@ def test_validation_measures_what_was_trained(weights: str, tmp_path: Path) -> N
 
 def test_batch_statistics_are_not_replaced(tmp_path: Path) -> None:
     module = compressor(mmd_weight=0.0, statistics="batch")
-    run = trainer(tmp_path)
+    run, seen = trainer(tmp_path), []
+    module.network.map[-1].register_forward_hook(
+        lambda norm, *_: seen.append((module.network.map.training, norm.training))
+    )
     run.fit(module, datamodule=Noise64())
-    module.trainer = run
+    assert set(seen) == {(True, True), (False, True)}
+    seen.clear()
+    run.test(module, datamodule=Noise64(), verbose=False)
+    assert set(seen) == {(False, True)}
     module.on_test_start()
-    assert module.network.map[-1].training
     z = module.network(torch.rand(5, 3, 64, 64), module.network.draw_noise(5)).z
     assert torch.allclose(z.mean((0, 2, 3)), module.network.map[-1].bias, atol=1e-5)
 
@@ -177,6 +182,16 @@ def test_what_a_test_reports(tmp_path: Path) -> None:
     assert results["test/pixel_variance_unit"] == pytest.approx(results["test/pixel_variance"] / 4)
     assert {"test/frechet_random16", "test/frechet_random16_low", "test/kernel", "test/diversity"} <= results.keys()
     assert results_of(module, tmp_path) == pytest.approx(results, nan_ok=True)
+
+
+def test_the_same_code_is_all_of_its_bits() -> None:
+    module, logged = compressor(variance_images=0), {}
+    module.log_dict = logged.update  # type: ignore[method-assign]
+    module.evaluation.add(torch.zeros(4, 3, 64, 64), torch.zeros(4, 3, 64, 64))
+    module.agreements = [torch.tensor([1.0, 0.75]), torch.tensor([0.4, 1.0])]
+    module.on_test_epoch_end()
+    assert logged["test/same_code"] == 0.5 and logged["test/same_bits"] == pytest.approx(0.7875)
+    assert module.agreements == []
 
 
 def test_the_autoencoder_does_not_vary(tmp_path: Path) -> None:

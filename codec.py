@@ -4,6 +4,8 @@
     python codec.py compress photo.png --output small.l3c           one input, one file; - is standard input or output
     python codec.py compress scene_leftImg8bit.png --checkpoint sc.ckpt --keep person,car --output out/
     python codec.py decompress out/ --output back/                  back/photo.png, ...
+    python codec.py decompress face.dplc --samples 2 --output back/ back/face.png, face.1.png: random draws
+    python codec.py sample --checkpoint best.ckpt --samples 16 --output out/
     python codec.py verify out/                                     decode everything, write nothing
     python codec.py info out/
     python codec.py models
@@ -12,7 +14,8 @@
 A method takes part by having modules/<method>/codec.py with a class ``Codec(network, device=, precision=)`` that has
 ``extension``, ``fingerprint``, ``compress(pixels, metadata)`` and ``decompress(container)``; its network is a
 ``ConfiguredNetwork``. A lossy one has ``read(container)``, which decodes and checks what it keeps exactly. One that
-keeps chosen regions has ``side_information(path, shape, keep, box)``, whose result ``compress`` takes as ``side``.
+keeps chosen regions has ``side_information(path, shape, keep, box)``, whose result ``compress`` takes as ``side``. One
+whose decoder is random has ``draws(container, samples, seed)`` and, where it needs no file, ``sample(samples, seed)``.
 """
 
 import argparse
@@ -133,12 +136,28 @@ def decoded(file: bytes, candidates: tuple[Path, ...], device: str) -> tuple[np.
     return codec_for_file(container.model, candidates, device).decompress(container), container
 
 
-def decompress_file(job: Job, candidates: tuple[Path, ...], device: str) -> Outcome:
+def drawn(file: bytes, candidates: tuple[Path, ...], device: str, samples: int, seed: int) -> list[np.ndarray]:
+    """Several images of one file, by a random decoder. Raises ValueError for a method that decodes to one image."""
+    container = unpack(file)
+    codec = codec_for_file(container.model, candidates, device)
+    if not hasattr(codec, "draws"):
+        raise ValueError(f"{container.method} decodes to one image: leave out --samples and --seed")
+    return codec.draws(container, samples, seed)
+
+
+def decompress_file(
+    job: Job, candidates: tuple[Path, ...], device: str, samples: int, seed: int, force: bool
+) -> Outcome:
     file = read_container(job.source)
-    pixels, container = decoded(file, candidates, device)
-    png = png_bytes(pixels, container.metadata)
-    deliver(job.target, png)
-    return Outcome(job.source, len(file), len(png), pixels.size)
+    first, container = decoded(file, candidates, device)
+    images = [first] if (samples, seed) == (1, 0) else drawn(file, candidates, device, samples, seed)
+    targets = [job.target, *(job.target.with_suffix(f".{number}.png") for number in range(1, samples))]
+    if taken := [target for target in targets[1:] if target.exists() and not force]:
+        raise FileExistsError(f"{taken[0]} exists; --force overwrites it")
+    pngs = [png_bytes(pixels, container.metadata) for pixels in images]
+    for target, png in zip(targets, pngs, strict=True):
+        deliver(target, png)
+    return Outcome(job.source, len(file), sum(map(len, pngs)), sum(pixels.size for pixels in images))
 
 
 def verify_file(job: Job, candidates: tuple[Path, ...], device: str) -> Outcome:
@@ -186,7 +205,9 @@ def decompress(arguments: argparse.Namespace) -> int:
     candidates = candidate_models(arguments)
     names = Names(".png", {codec_of(path, arguments.device).extension for path in candidates})
     jobs, refused = find_jobs(arguments.files, arguments.output, names, is_container, arguments.force)
-    work = (candidates, arguments.device)
+    if arguments.output == STANDARD and arguments.samples > 1:
+        raise ValueError("--output - takes one image: leave out --samples, or name a folder")
+    work = (candidates, arguments.device, arguments.samples, arguments.seed, arguments.force)
     return run_jobs("decompress", decompress_file, jobs, refused, work, arguments.workers, arguments.output == STANDARD)
 
 
@@ -195,6 +216,20 @@ def verify(arguments: argparse.Namespace) -> int:
     jobs = [Job(path, path) for path, _ in pairs]
     work = (candidate_models(arguments), arguments.device)
     return run_jobs("verify", verify_file, jobs, refused, work, arguments.workers, quiet=False)
+
+
+def sample(arguments: argparse.Namespace) -> int:
+    """Random images of a generative model, without a file."""
+    codec = load_codec(arguments.checkpoint, device=arguments.device)
+    if not hasattr(codec, "sample"):
+        raise ValueError(f"{arguments.checkpoint} is of a method that decodes files only")
+    targets = [arguments.output / f"sample{number:04d}.png" for number in range(arguments.samples)]
+    if taken := [target for target in targets if target.exists() and not arguments.force]:
+        raise FileExistsError(f"{taken[0]} exists; --force overwrites it")
+    for target, pixels in zip(targets, codec.sample(arguments.samples, arguments.seed), strict=True):
+        write_whole(target, png_bytes(pixels, {}))
+    print(f"{len(targets)} samples in {arguments.output}")
+    return 0
 
 
 def info(arguments: argparse.Namespace) -> int:
@@ -274,6 +309,10 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--output", type=Path, required=True, help=target)
         sub.add_argument("--force", action="store_true", help="overwrite existing results")
 
+    def random_options(sub: argparse.ArgumentParser, help_text: str, samples: int) -> None:
+        sub.add_argument("--samples", type=positive, default=samples, help=help_text)
+        sub.add_argument("--seed", type=int, default=0, help="of random decoding (default: %(default)s)")
+
     sub = command("compress", compress, "images to compressed files; each is decoded again before it is written")
     batch_options(sub)
     sub.add_argument("--model", help=f"shipped weights by name (default: {DEFAULT_MODEL}); see the command models")
@@ -283,7 +322,15 @@ def build_parser() -> argparse.ArgumentParser:
     keep = "labels to keep, the rest is synthesised (selective compression), e.g. person,car (default: everything)"
     sub.add_argument("--keep", help=keep)
     sub.add_argument("--box", help="x,y,width,height in pixels to keep instead of labels")
-    batch_options(command("decompress", decompress, "compressed files to PNG"))
+    sub = command("decompress", decompress, "compressed files to PNG")
+    batch_options(sub)
+    random_options(sub, "images to decode from each file, for a method with a random decoder (default: %(default)s)", 1)
+    sub = command("sample", sample, "random images of a generative model, without a file")
+    sub.add_argument("--checkpoint", type=Path, required=True, help="a Lightning checkpoint or exported weights")
+    sub.add_argument("--output", type=Path, required=True, help="folder for the images")
+    sub.add_argument("--device", default="cpu", help="where the network runs, e.g. cuda (default: %(default)s)")
+    sub.add_argument("--force", action="store_true", help="overwrite existing images")
+    random_options(sub, "images to draw (default: %(default)s)", 16)
     model_options(command("verify", verify, "decode compressed files and write nothing"))
     command("info", info, "what compressed files say of themselves").add_argument("files", nargs="+", type=Path)
     command("models", models, "list the shipped weights")

@@ -1,0 +1,292 @@
+"""Unlabelled 64x64 images for generative models: CelebA, LSUN bedrooms, any folder of images."""
+
+import random
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from datamodules.images.reading import (
+    FORMATS,
+    MAX_PIXELS,
+    TOO_LARGE,
+    UNREADABLE,
+    SkippedImageError,
+    decode,
+    find_photos,
+)
+from datamodules.images.thumbnails import VERSION, Source, Thumbnails, open_cache
+from datamodules.loading.loaders import (
+    ResumableDataLoader,
+    as_it_is,
+    data_root,
+    evaluation_loader,
+    is_rank_zero,
+    training_loader,
+    warn,
+)
+from datamodules.loading.packing import fingerprint
+from datamodules.loading.reporting import describe_skipped
+
+Split = Literal["train", "val", "test"]
+
+
+def splits_of(stage: str | None) -> tuple[Split, ...]:
+    """What fit, validate, test or predict reads."""
+    if stage == "fit":
+        return "train", "val"
+    return ("val",) if stage == "validate" else ("test",)
+
+
+class ThumbnailData(LightningDataModule):
+    """Thumbnails in memory; a set says where a split's images come from.
+
+    Batches: ``image`` uint8 [B, 3, S, S] in 0..255, channels_last, ``index`` int64 [B]. The shorter side is scaled to
+    S and the centre cut out, without augmentation. Grayscale is replicated to RGB; damaged and other files are left
+    out, counted and named. Every evaluation image is seen exactly once.
+
+    Args:
+        root: the data root; PARSIMONY_DATA or ``data`` if not given.
+        size: S.
+        batch_size: training images a batch, on each device.
+        val_batch_size: the same for validation and test.
+        test_images: evaluate only the first so many; null for all.
+        in_memory: hold the images in memory; false maps the packed file, for sets that are larger than memory.
+        num_workers: loader processes; hardly of use.
+        cache_dir: of the packed arrays; ``<root>/<set>_cache`` if not given.
+        seed: of the order.
+
+    Raises:
+        FileNotFoundError: if files are missing.
+        ValueError: for a bad argument or a split without any usable image.
+    """
+
+    name: str
+    """Of the set's folder below the root."""
+
+    def __init__(
+        self,
+        root: str | None = None,
+        size: int = 64,
+        batch_size: int = 64,
+        val_batch_size: int = 256,
+        test_images: int | None = None,
+        in_memory: bool = True,
+        num_workers: int = 0,
+        cache_dir: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        numbers = {"size": size, "batch_size": batch_size, "val_batch_size": val_batch_size, "test_images": test_images}
+        for name, value in numbers.items():
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.root, self.size, self.seed = data_root(root), size, seed
+        self.batch_size, self.val_batch_size, self.test_images = batch_size, val_batch_size, test_images
+        self.in_memory, self.num_workers = in_memory, num_workers
+        self.cache_dir = Path(cache_dir) if cache_dir else None
+        self.sets: dict[str, Thumbnails] = {}
+
+    def source(self, split: Split) -> Source:
+        """Where the images of a split are."""
+        raise NotImplementedError
+
+    def open(self, split: Split, quiet: bool) -> Thumbnails:
+        cache = (self.cache_dir or self.root / f"{self.name}_cache") / f"{split}{self.size}"
+        packed = open_cache(self.source(split), cache, self.size, self.in_memory, quiet)
+        if packed.skipped:
+            warn(f"{self.name}, {split}: left out {describe_skipped(packed.skipped)}")
+        if not len(packed.images):
+            raise ValueError(f"no usable image in the {split} split of {self.root / self.name}")
+        return Thumbnails(packed.images)
+
+    def prepare_data(self) -> None:
+        """Pack the images that the trainer will need, in one process."""
+        for split in splits_of(self.trainer.state.fn if self.trainer else "fit"):
+            self.open(split, quiet=False)
+
+    def setup(self, stage: str) -> None:
+        for split in splits_of(stage):
+            if split not in self.sets:
+                self.sets[split] = self.open(split, quiet=not is_rank_zero())
+        if "test" in self.sets and self.test_images:
+            self.sets["test"] = Thumbnails(self.sets["test"].images[: self.test_images])
+
+    def train_dataloader(self) -> ResumableDataLoader:
+        return training_loader(
+            self.sets["train"], self.batch_size, self.seed, self.num_workers, self.trainer, collate_fn=as_it_is
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        return evaluation_loader(self.sets["val"], self.val_batch_size, 0, self.trainer, collate_fn=as_it_is)
+
+    def test_dataloader(self) -> DataLoader:
+        return evaluation_loader(self.sets["test"], self.val_batch_size, 0, self.trainer, collate_fn=as_it_is)
+
+    predict_dataloader = test_dataloader
+
+
+def files_source(folder: Path, paths: list[Path], size: int) -> Source:
+    """Image files below ``folder``."""
+    names = [path.relative_to(folder).as_posix() for path in paths]
+    key = fingerprint(((name, path.stat()) for name, path in zip(names, paths, strict=True)), VERSION, size)
+    return Source(names, lambda name: decode(folder / name, gray_to_rgb=True), key)
+
+
+class ImageFolder(ThumbnailData):
+    """Any folder of images; of classes, if there are any, only the files count.
+
+    Layout: ``<root>/<folder>/{train,val,test}/**/*.{png,jpg,jpeg,webp}``. Without ``test`` the validation images
+    are tested.
+
+    Args:
+        folder: below the root.
+        options: as in ``ThumbnailData``.
+    """
+
+    def __init__(self, folder: str = "tiny_imagenet", **options: Any) -> None:
+        super().__init__(**options)
+        self.name = folder
+
+    def source(self, split: Split) -> Source:
+        folder = self.root / self.name / split
+        if split == "test" and not folder.is_dir():
+            folder = folder.with_name("val")
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"no folder {folder}. Expected is {folder}/**/*.jpg (or png, webp), and the same for the other split. "
+                "Set the root by root or PARSIMONY_DATA."
+            )
+        return files_source(folder, find_photos(folder), self.size)
+
+
+class CelebA(ThumbnailData):
+    """CelebA (Liu et al. 2015), aligned faces, in the official partition: 162,770 / 19,867 / 19,962.
+
+    Layout::
+
+        <root>/celeba/img_align_celeba/000001.jpg, ...
+        <root>/celeba/list_eval_partition.txt        lines such as `000001.jpg 0`; 0 train, 1 validation, 2 test
+
+    Args: as in ``ThumbnailData``.
+    """
+
+    name = "celeba"
+
+    def source(self, split: Split) -> Source:
+        folder, table = self.root / "celeba" / "img_align_celeba", self.root / "celeba" / "list_eval_partition.txt"
+        for path in (folder, table):
+            if not path.exists():
+                raise FileNotFoundError(
+                    f"no {path}. Expected are <root>/celeba/img_align_celeba/*.jpg and celeba/list_eval_partition.txt, "
+                    "from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html. Set the root by root or PARSIMONY_DATA."
+                )
+        wanted = {"train": "0", "val": "1", "test": "2"}[split]
+        names = [name for name, part in read_partition(table) if part == wanted]
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{len(missing)} of the {len(names)} {split} images are not in {folder}, the first is {missing[0]}: "
+                "unpack img_align_celeba.zip again"
+            )
+        return files_source(folder, [folder / name for name in names], self.size)
+
+
+def read_partition(path: Path) -> list[tuple[str, str]]:
+    """(file name, "0", "1" or "2") of every line.
+
+    Raises:
+        ValueError: for a line that is something else, naming it.
+    """
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+        words = line.split()
+        if not words:
+            continue
+        if len(words) != 2 or words[1] not in ("0", "1", "2") or Path(words[0]).name != words[0]:
+            raise ValueError(f"{path}, line {number}: expected `<file name> <0, 1 or 2>`, got {line[:60]!r}")
+        rows.append((words[0], words[1]))
+    return rows
+
+
+class LSUNBedroom(ThumbnailData):
+    """LSUN bedrooms (Yu et al. 2015): of the 3,033,042 training images, shuffled with the seed, the first 10,000 are
+    kept out for validation and test, as the paper does.
+
+    Layout: ``<root>/lsun/bedroom_train_lmdb/{data.mdb,lock.mdb}``. All at 64x64 are 37 GB: ``in_memory: false`` or
+    ``max_images``.
+
+    Args:
+        held_out: images kept out.
+        max_images: train on at most so many; null for all.
+        options: as in ``ThumbnailData``; the seed also shuffles the split.
+    """
+
+    name = "lsun"
+
+    def __init__(self, held_out: int = 10_000, max_images: int | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.held_out, self.max_images = held_out, max_images
+
+    def source(self, split: Split) -> Source:
+        folder = self.root / "lsun" / "bedroom_train_lmdb"
+        if not (folder / "data.mdb").is_file():
+            raise FileNotFoundError(
+                f"no {folder / 'data.mdb'}. Expected is <root>/lsun/bedroom_train_lmdb/, unpacked from "
+                "bedroom_train_lmdb.zip, https://github.com/fyu/lsun. Set the root by root or PARSIMONY_DATA."
+            )
+        keys, read = open_lmdb(folder)
+        if len(keys) <= self.held_out:
+            raise ValueError(f"{folder} holds {len(keys)} images; held_out is {self.held_out}")
+        random.Random(self.seed).shuffle(keys)
+        train = slice(self.held_out, self.max_images and self.held_out + self.max_images)
+        chosen = keys[train] if split == "train" else keys[: self.held_out]
+        stamp = [("data.mdb", (folder / "data.mdb").stat())]
+        settings = (split == "train", self.seed, self.held_out, self.max_images)
+        return Source(chosen, read, fingerprint(stamp, VERSION, self.size, *settings))
+
+
+def open_lmdb(folder: Path) -> tuple[list[str], Callable[[str], np.ndarray]]:
+    """The keys of an LMDB of encoded images, sorted, and how to decode one.
+
+    Raises:
+        ValueError: if the package lmdb is missing or the data base is damaged.
+    """
+    try:
+        import lmdb
+    except ImportError:
+        raise ValueError("LSUN's files need the package lmdb: pip install lmdb") from None
+    try:
+        environment = lmdb.open(str(folder), readonly=True, lock=False, max_readers=64)
+        with environment.begin() as transaction:
+            keys = [
+                bytes(key).decode("ascii", "surrogateescape") for key in transaction.cursor().iternext(values=False)
+            ]
+    except lmdb.Error as error:
+        raise ValueError(f"{folder} is damaged or no LMDB: {error}") from error
+
+    def pixels(key: str) -> np.ndarray:
+        with environment.begin() as transaction:
+            content = transaction.get(key.encode("ascii", "surrogateescape"))
+        return decode_bytes(bytes(content or b""))
+
+    return keys, pixels
+
+
+def decode_bytes(content: bytes) -> np.ndarray:
+    """uint8 [H, W, 3] of an encoded image; raises SkippedImageError for one that cannot be used."""
+    try:
+        with Image.open(BytesIO(content), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise SkippedImageError(TOO_LARGE)
+            return np.array(image.convert("RGB"))
+    except SkippedImageError:
+        raise
+    except Exception as error:  # Pillow's parsers raise nearly anything on damaged bytes
+        raise SkippedImageError(UNREADABLE) from error

@@ -23,6 +23,7 @@ TINY: dict[str, dict[str, Any]] = {
     "modules.l3c.nets.L3CNet": {"channels": 4, "num_blocks": 1},
     "modules.l3c.nets.RGBNet": {"channels": 4, "num_blocks": 1},
     "modules.l3c.nets.RGBSharedNet": {"channels": 4, "num_blocks": 1},
+    "modules.pixel_mlp.nets.PixelMLP": {"hidden": 4},
     "modules.ecg.nets.CNN": {"width": 2, "layers_per_block": 1},
     "modules.ecg.nets.CRNN": {"width": 2, "layers_per_block": 1, "units": 3, "lstm_layers": 2},
     "modules.born_again.resnet.WideResNet": {"depth": 10, "width": 1},

@@ -1,5 +1,7 @@
 """Training in phases: each starts from the best weights of the one before, with other parts in training."""
 
+import math
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from modules.components.checkpoint_file import read_checkpoint
 
-SETTINGS = {"name", "epochs", "head", "train_features", "lr"}
+ATTRIBUTES = ("head", "train_features", "stage")
+SETTINGS = {"name", "epochs", "lr", "milestones", "anneal", "fresh_optimizer", *ATTRIBUTES}
+DECAY = 0.1
+"""Of the learning rate at each milestone."""
 
 
 def check_phases(phases: list[dict[str, Any]]) -> None:
@@ -21,6 +26,17 @@ def check_phases(phases: list[dict[str, Any]]) -> None:
         epochs = phase.get("epochs")
         if not isinstance(epochs, int) or epochs < 1:
             raise ValueError(f"phase {number} needs epochs of at least 1, got {epochs}")
+        if ("milestones" in phase or phase.get("anneal")) and phase.get("lr") is None:
+            raise ValueError(f"phase {number} has a schedule of the learning rate and needs lr, its first value")
+        if "milestones" in phase and phase.get("anneal"):
+            raise ValueError(f"phase {number} takes milestones or anneal, not both")
+
+
+def scheduled_lr(phase: dict[str, Any], age: int) -> float:
+    """The learning rate of a phase's epoch ``age``: its ``lr``, times 0.1 from each milestone on, or along a cosine."""
+    if phase.get("anneal"):
+        return phase["lr"] * 0.5 * (1.0 + math.cos(math.pi * age / phase["epochs"]))
+    return phase["lr"] * DECAY ** sum(age >= milestone for milestone in phase.get("milestones", []))
 
 
 class TrainingPhases(Callback):
@@ -34,16 +50,20 @@ class TrainingPhases(Callback):
     The change happens at the start of an epoch, so ``last.ckpt`` of the epoch before holds what a resumed run needs to
     make it too, together with the file of the phase that ended. Within a phase a run resumes anywhere.
 
-    A phase sets these attributes of ``pl_module.network``: ``head`` and ``train_features``; and the learning rate.
+    A phase sets these attributes of the module's network: ``head``, ``train_features`` and ``stage``; and the
+    learning rate, which with ``milestones`` or ``anneal`` changes within the phase, too.
 
     Args:
-        phases: one dict each: ``epochs``, and optionally ``name``, ``head``, ``train_features`` and ``lr`` (None or
-            missing keeps the optimizer's).
+        phases: one dict each: ``epochs``, and optionally ``name``, ``head``, ``train_features``, ``stage``, ``lr``
+            (None or missing keeps the optimizer's), ``milestones`` (epochs of the phase from which on the rate is a
+            tenth of the one before), ``anneal`` (a cosine from ``lr`` towards 0, by epoch) and ``fresh_optimizer``
+            (start without the optimizer's state: momentum, moments).
         dirpath: where checkpoints go.
         monitor: logged by validation.
         mode: ``max`` or ``min``: which of its values is best.
         patience: epochs without improvement; None never ends a phase early.
         min_epochs: of a phase that may end early.
+        network: the module's attribute that holds the network.
 
     Raises:
         ValueError: for a phase that cannot be.
@@ -58,13 +78,14 @@ class TrainingPhases(Callback):
         mode: str = "max",
         patience: int | None = None,
         min_epochs: int = 0,
+        network: str = "network",
     ) -> None:
         check_phases(phases)
         if mode not in ("max", "min"):
             raise ValueError(f"mode must be max or min, got {mode!r}")
         self.phases, self.dirpath, self.monitor = phases, Path(dirpath), monitor
         self.sign = 1.0 if mode == "max" else -1.0
-        self.patience, self.min_epochs = patience, min_epochs
+        self.patience, self.min_epochs, self.network = patience, min_epochs, network
         self.index, self.age, self.best_age = 0, 0, 0
         self.best_score: float | None = None
         self.is_over = False
@@ -90,6 +111,8 @@ class TrainingPhases(Callback):
             self.index, self.age, self.best_age = self.index + 1, 0, 0
             self.best_score, self.is_over = None, False
             self._set(trainer, pl_module)
+        elif self.age > 0 and {"milestones", "anneal"} & set(self.phases[self.index]):
+            self._set_lr(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         value = trainer.callback_metrics.get(self.monitor)
@@ -113,13 +136,18 @@ class TrainingPhases(Callback):
             self._restore(trainer, pl_module)
 
     def _set(self, trainer: Trainer, pl_module: LightningModule, with_lr: bool = True) -> None:
-        phase, network = self.phases[self.index], pl_module.network
-        for name in ("head", "train_features"):
+        phase, network = self.phases[self.index], getattr(pl_module, self.network)
+        for name in ATTRIBUTES:
             if name in phase:
                 setattr(network, name, phase[name])
+        if with_lr and phase.get("fresh_optimizer"):
+            trainer.optimizers[0].state = defaultdict(dict)
         if with_lr and phase.get("lr") is not None:
-            for group in trainer.optimizers[0].param_groups:
-                group["lr"] = phase["lr"]
+            self._set_lr(trainer)
+
+    def _set_lr(self, trainer: Trainer) -> None:
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = scheduled_lr(self.phases[self.index], self.age)
 
     def _restore(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The weights and the optimizer's state of this phase's best epoch, if it had a validation."""

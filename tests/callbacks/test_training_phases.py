@@ -1,5 +1,6 @@
 """Phases: what each starts from, when it ends, and that an interruption changes no number."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,32 @@ def test_a_resumed_run_is_the_same_run(tmp_path: Path, saved: str) -> None:
         assert torch.equal(value, rest.state_dict()[name])
 
 
+SCHEDULES = [
+    {"epochs": 3, "stage": "full", "lr": 0.1, "milestones": [1, 2]},
+    {"epochs": 4, "stage": "quantized", "lr": 0.2, "anneal": True, "fresh_optimizer": True},
+]
+
+
+def test_schedules_within_a_phase(tmp_path: Path) -> None:
+    module = run(tmp_path, SCORES, phases=SCHEDULES)
+    rates = [0.1, 0.01, 0.001, *(0.1 * (1 + math.cos(math.pi * age / 4)) for age in range(4))]
+    assert [entry[3] for entry in module.trace[::3]] == pytest.approx(rates)
+    assert module.network.stage == "quantized"
+
+
+def test_a_fresh_optimizer_forgets_its_moments(tmp_path: Path) -> None:
+    run(tmp_path, SCORES, phases=SCHEDULES)
+    after = torch.load(tmp_path / "batch10.ckpt", weights_only=True)
+    assert float(after["optimizer_states"][0]["state"][0]["step"]) == 1
+
+
+@pytest.mark.parametrize("saved", ["batch2", "epoch3", "batch5", "epoch9", "batch11", "epoch15"])
+def test_schedules_resume(tmp_path: Path, saved: str) -> None:
+    whole = run(tmp_path, SCORES, phases=SCHEDULES)
+    rest = run(tmp_path, SCORES, resume=saved, phases=SCHEDULES)
+    assert rest.trace == whole.trace[int(saved[5:]) :]
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     run(tmp_path, SCORES)
     (tmp_path / "phase0.ckpt").unlink()
@@ -168,6 +195,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ({"phases": [{"epochs": 0}]}, "phase 0 needs epochs of at least 1, got 0"),
         ({"phases": [{"epochs": 1, "heads": "mean"}]}, "not heads"),
         ({"phases": PHASES, "mode": "most"}, "mode must be max or min"),
+        ({"phases": [{"epochs": 2, "milestones": [1]}]}, "phase 0 has a schedule of the learning rate and needs lr"),
+        ({"phases": [{"epochs": 2, "anneal": True}]}, "needs lr"),
+        ({"phases": [{"epochs": 2, "lr": 1, "anneal": True, "milestones": [1]}]}, "milestones or anneal, not both"),
     ],
 )
 def test_mistakes(options: dict[str, Any], message: str) -> None:

@@ -1,0 +1,59 @@
+"""Multiplications, additions and bits of a network, layer by layer: ``python -m modules.strassen.costs NETWORK``.
+
+NETWORK is a class of modules/strassen/nets.py or a checkpoint of a run::
+
+    python -m modules.strassen.costs SPNResNet18 --size 224 ratio=6 patch=2
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from modules.strassen.counting import count, total
+from modules.strassen.packed_file import PREFIX, build, trained_network
+
+
+def number(text: str) -> Any:
+    """An argument's value: a whole number, a real one, or the text itself."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def network_of(name: str, options: list[str]) -> nn.Module:
+    """Raises a ValueError for an unknown network or option."""
+    if Path(name).is_file():
+        return trained_network(Path(name))[0]
+    pairs = [option.partition("=") for option in options]
+    return build({"class_path": PREFIX + name, "init_args": {key: number(value) for key, _, value in pairs}})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Multiplications, additions and bits of a network, layer by layer.")
+    parser.add_argument("network", help="a class of modules/strassen/nets.py or a checkpoint")
+    parser.add_argument("options", nargs="*", help="arguments of the class, such as ratio=6 patch=2")
+    parser.add_argument("--size", type=int, default=32, help="side of the images")
+    given = parser.parse_intermixed_args(arguments)
+    try:
+        if given.size < 1:
+            raise ValueError(f"--size must be at least 1, got {given.size}")
+        costs = count(network_of(given.network, given.options), torch.zeros(1, 3, given.size, given.size))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{'layer':36}{'kind':14}{'multiplications':>18}{'additions':>18}{'bits':>16}")
+    for cost in [*costs, total(costs)]:
+        numbers = f"{float(cost.multiplications):18,.0f}{float(cost.additions):18,.0f}{cost.bits:16,}"
+        print(f"{cost.layer:36}{cost.kind:14}{numbers}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

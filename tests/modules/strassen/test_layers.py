@@ -1,0 +1,520 @@
+"""SPN layers: exact multiplication, patches, ternary weights, stages, and the collapsed and packed forms."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from modules.components.coding.container import CorruptFileError, digest
+from modules.strassen import costs, export
+from modules.strassen.collapse import collapse
+from modules.strassen.conversion import Rule, SPNNetwork, convert
+from modules.strassen.kernels import PackedMatrix, use_packed_kernels
+from modules.strassen.layers import SPNLSTM, InnerNorm, SPNConv1d, SPNConv2d, SPNLayer, SPNLinear
+from modules.strassen.nets import SPNVGG7, SPNResNet18, SPNResNet20
+from modules.strassen.packed_file import PackedNetwork, load_packed, pack, save_packed, unpack
+from modules.strassen.packing import pack_ternary, unpack_ternary
+from modules.strassen.quantizers import straight_through, ternarize
+from tests.modules.strassen.test_bilinear import POSTER
+
+
+def seeded(seed: int = 0) -> None:
+    torch.manual_seed(seed)
+
+
+# Quantisers
+
+
+def test_rescaled_is_the_formula_of_twn() -> None:
+    w = torch.tensor([[0.1, -2.0, 0.5], [-0.2, 1.0, 0.0]])
+    threshold = 0.7 * (0.1 + 2.0 + 0.5 + 0.2 + 1.0) / 6  # 0.443
+    assert 0.2 < threshold < 0.5
+    pattern, scale = ternarize(w, "rescaled")
+    assert pattern.tolist() == [[0, -1, 1], [0, 1, 0]]
+    assert float(scale) == pytest.approx((2.0 + 0.5 + 1.0) / 3)
+
+
+def test_fixed_has_the_threshold_one_half() -> None:
+    pattern, scale = ternarize(torch.tensor([0.5, 0.51, -0.6, -0.4, 3.0]), "fixed")
+    assert pattern.tolist() == [0, 1, -1, 0, 1] and float(scale) == 1.0
+
+
+def test_gradients_go_straight_through() -> None:
+    for quantizer in ("rescaled", "fixed"):
+        w = torch.randn(5, 4, requires_grad=True)
+        factors = torch.randn(5, 4)
+        (straight_through(w, quantizer) * factors).sum().backward()
+        torch.testing.assert_close(w.grad, factors)
+    assert ternarize(torch.zeros(3), "rescaled").scale == 0
+    with pytest.raises(ValueError, match="rescaled or fixed, got 'twn'"):
+        ternarize(torch.zeros(3), "twn")
+
+
+# Exact cases
+
+
+def test_an_spn_with_an_exact_algorithm_multiplies_matrices() -> None:
+    """The scalings are W_a vec A for a fixed A; the signs of negative ones go to the second map."""
+    a = torch.tensor([[3.0, 1.0], [2.0, 5.0]])
+    first, second = torch.from_numpy(POSTER.second).float(), torch.from_numpy(POSTER.third).float()
+    hidden = torch.from_numpy(POSTER.first).float() @ a.T.flatten()
+    layer = SPNLinear(4, 4, 7, quantizer="fixed", norm=False, bias=False)
+    layer.first.data, layer.second.data = first, second * hidden.sign()
+    layer.inner.scale.data = hidden.abs()
+    for stage in ("full", "quantized", "frozen"):
+        layer.advance(stage)
+        for b in torch.randn(5, 2, 2):
+            torch.testing.assert_close(layer(b.T.flatten()[None])[0], (a @ b).T.flatten())
+
+
+def plain(layer: SPNLayer) -> SPNLayer:
+    """Make the inner norm the identity, in evaluation."""
+    norm = layer.inner.norm  # type: ignore[union-attr]
+    norm.running_var.fill_(1 - norm.eps)
+    return layer.eval()
+
+
+@pytest.mark.parametrize("patch", [1, 2, 3])
+@pytest.mark.parametrize(("kernel", "stride", "padding"), [(3, 1, 1), (3, 2, 1), (1, 2, 0), (7, 2, 3), (2, 1, 0)])
+@pytest.mark.parametrize("size", [(8, 8), (9, 7), (10, 13)])
+def test_patches_agree_with_the_convolution(
+    patch: int, kernel: int, stride: int, padding: int, size: tuple[int, int]
+) -> None:
+    """Hidden units that copy all inputs of a patch, and second maps that hold the kernel at each of its places."""
+    seeded()
+    inputs, outputs = 2, 3
+    weight, bias = torch.randn(outputs, inputs, kernel, kernel), torch.randn(outputs)
+    wide = (patch - 1) * stride + kernel
+    layer = SPNConv2d(inputs, outputs, inputs * wide**2, kernel, stride, padding, patch, bias=True)
+    assert layer.first.shape[-1] == wide
+    layer.first.data = torch.eye(inputs * wide**2).view(layer.first.shape)
+    second = torch.zeros(inputs, wide, wide, outputs, patch, patch)
+    for i in range(patch):
+        for j in range(patch):
+            rows, columns = slice(i * stride, i * stride + kernel), slice(j * stride, j * stride + kernel)
+            second[:, rows, columns, :, i, j] = weight.permute(1, 2, 3, 0)
+    layer.second.data, layer.bias.data = second.flatten(0, 2), bias  # type: ignore[union-attr]
+    x = torch.randn(2, inputs, *size)
+    expected = functional.conv2d(x, weight, bias, stride, padding)
+    torch.testing.assert_close(plain(layer)(x), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_groups_keep_channels_apart() -> None:
+    layer = SPNConv2d(4, 4, 4, 1, groups=2)
+    assert layer.first.shape == (4, 2, 1, 1)
+    layer.second.data = torch.eye(4).view(4, 4, 1, 1)
+    plain(layer)
+    x = torch.randn(1, 4, 3, 3)
+    changed = x.clone()
+    changed[:, 2:] += 1
+    assert torch.equal(layer(x)[:, :2], layer(changed)[:, :2])
+    assert not torch.equal(layer(x)[:, 2:], layer(changed)[:, 2:])
+
+
+def test_the_inner_norm_and_its_scalings() -> None:
+    seeded()
+    inner, u = InnerNorm(3), 2 * torch.randn(50, 3, 4) + 1
+    inner.scale.data = torch.tensor([-1.0, 2.0, 300.0])
+    inner.shift.data = torch.tensor([0.5, -0.5, 1.0])  # type: ignore[union-attr]
+    y = inner(u)
+    assert inner.scale.tolist() == [0, 2, 100]
+    mean, variance = u.mean((0, 2)), u.var((0, 2), unbiased=False)
+    normal = (u - mean[:, None]) / (variance + 1e-3).sqrt()[:, None]
+    expected = torch.tensor([0.0, 2.0, 100.0])[:, None] * (normal + torch.tensor([0.5, -0.5, 1.0])[:, None])
+    torch.testing.assert_close(y, expected, atol=1e-3, rtol=1e-4)
+    assert inner.norm.num_batches_tracked == 1  # type: ignore[union-attr]
+    gain, offset = inner.eval().affine()
+    torch.testing.assert_close(inner(u), (gain[:, None] * u + offset[:, None]).float(), atol=1e-4, rtol=1e-4)
+    bare = InnerNorm(3, norm=False)
+    bare.scale.data = torch.tensor([0.5, 2.0, 101.0])
+    torch.testing.assert_close(bare(u), u * torch.tensor([0.5, 2.0, 100.0])[:, None])
+
+
+def test_the_lstm_is_an_ordinary_one_with_products_as_matrices() -> None:
+    seeded()
+    layer = SPNLSTM(5, 4, 2, 3)
+    for bias in layer.bias:
+        nn.init.normal_(bias)
+    for scale in layer.scale:
+        nn.init.uniform_(scale, 0.5, 2)
+    plain_lstm = nn.LSTM(5, 4, 2)
+    x = torch.randn(6, 2, 5)
+    for stage in ("full", "quantized", "frozen"):
+        layer.advance(stage)
+        for i, kind in enumerate(("ih_l0", "hh_l0", "ih_l1", "hh_l1")):
+            gates = []
+            for gate in range(4):
+                first, second = layer.first[i][gate], layer.second[i][gate]
+                if stage != "full":
+                    first, second = (t.pattern * t.scale for t in (ternarize(w, "rescaled") for w in (first, second)))
+                gates.append(second @ layer.scale[i][gate].diag() @ first)
+            getattr(plain_lstm, f"weight_{kind}").data = torch.cat(gates)
+            getattr(plain_lstm, f"bias_{kind}").data = layer.bias[i]
+        expected, (h, c) = plain_lstm(x)
+        y, state = layer(x)
+        torch.testing.assert_close(y, expected)
+        torch.testing.assert_close(state[1], c)
+        torch.testing.assert_close(layer(x, (h, c))[0], plain_lstm(x, (h, c))[0])
+
+
+def test_conv1d_has_one_map() -> None:
+    seeded()
+    layer = plain(SPNConv1d(3, 5, 2))
+    layer.bias.data.normal_()
+    x = torch.randn(2, 3, 7)
+    expected = functional.conv1d(x, layer.first) + layer.bias[:, None]
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_initialisation() -> None:
+    layer = SPNLinear(30, 10, 20, magnitude=3.0)
+    assert 0.9 * (6 / 50) ** 0.5 < layer.first.abs().max() <= (6 / 50) ** 0.5
+    assert 0.8 * (6 / 30) ** 0.5 < layer.second.abs().max() <= (6 / 30) ** 0.5
+    conv = SPNConv2d(8, 16, 32, 3, patch=2, groups=2)
+    assert conv.first.abs().max() <= (4 / (4 * 16 + 32 * 16)) ** 0.5
+    assert conv.first.abs().max() > 0.9 * (4 / (4 * 16 + 32 * 16)) ** 0.5
+    assert conv.second.abs().max() <= (4 / (32 * 4 + 16 * 4)) ** 0.5
+    assert (conv.inner.scale == 1).all() and (layer.bias == 0).all()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SPNLinear(3, 3, 0), "units of an SPN layer must be at least 1, got 0"),
+        (lambda: SPNConv2d(3, 3, 3, patch=0), "patch"),
+        (lambda: SPNConv2d(3, 4, 4, groups=2), "groups 2 must divide"),
+        (lambda: SPNConv1d(3, 4, 0), "kernel"),
+        (lambda: SPNLinear(3, 3, 3, quantizer="none"), "quantizer must be"),
+        (lambda: SPNLSTM(3, 3, 1, 0), "units"),
+    ],
+)
+def test_impossible_layers(make: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()  # type: ignore[operator]
+
+
+# Conversion and stages
+
+
+def own_model() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.Conv2d(4, 8, 1),
+        nn.Flatten(),
+        nn.Linear(8 * 16, 5),
+    )
+
+
+def test_rules_decide_in_their_order() -> None:
+    rules = [
+        Rule("0", patch=2, ratio=2.0, quantizer="fixed"),
+        Rule(kind="conv", kernel=3),
+        Rule(kind="conv", keep=True),
+        Rule(kind="linear", units=7, norm=False),
+    ]
+    model = convert(own_model(), rules)
+    first, kept, dense = model[0], model[3], model[5]  # type: ignore[index]
+    assert isinstance(first, SPNConv2d) and (first.units, first.patch, first.quantizer) == (8, 2, "fixed")
+    assert isinstance(kept, nn.Conv2d)
+    assert isinstance(dense, SPNLinear) and dense.units == 7 and dense.inner.norm is None
+    assert model(torch.zeros(2, 3, 4, 4)).shape == (2, 5)
+
+
+def test_a_shared_layer_stays_shared() -> None:
+    linear = nn.Linear(3, 3)
+    model = convert(nn.Sequential(linear, nn.ReLU(), linear), [Rule()])
+    assert model[0] is model[2]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("model", "rule", "message"),
+    [
+        (own_model(), Rule("nothing"), "no layer of the network fits"),
+        (own_model(), Rule(ratio=0.1), "leaves no hidden unit"),
+        (nn.Linear(2, 2), Rule(), "single layer"),
+        (nn.Sequential(nn.Conv2d(4, 4, 3, groups=2)), Rule(), "0: a grouped"),
+        (nn.Sequential(nn.Conv2d(4, 4, 3, dilation=2)), Rule(), "dilated"),
+        (nn.Sequential(nn.Conv2d(4, 4, (3, 1))), Rule(), "unequal sides"),
+        (nn.Sequential(nn.Conv2d(4, 4, 3, padding="same")), Rule(), "other padding"),
+        (nn.Sequential(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect")), Rule(), "other padding"),
+        (nn.Sequential(nn.LSTM(3, 3, bidirectional=True)), Rule(), "only a plain LSTM"),
+        (nn.Sequential(nn.LSTM(3, 3, batch_first=True)), Rule(), "only a plain LSTM"),
+        (nn.Sequential(nn.Conv1d(3, 4, 2, padding=1)), Rule(), "no padding only"),
+        (nn.Sequential(nn.Conv1d(3, 4, 2)), Rule(ratio=2), "ratio 1"),
+    ],
+)
+def test_what_cannot_be_converted_is_named(model: nn.Module, rule: Rule, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        convert(model, [rule])
+
+
+def small() -> SPNResNet20:
+    seeded()
+    return SPNResNet20(width=4, blocks=1)
+
+
+def test_stages() -> None:
+    network = small()
+    x = torch.randn(4, 3, 16, 16)
+    network.eval()
+    full = network(x)
+    network.stage = "quantized"
+    quantized = network(x)
+    assert not torch.allclose(full, quantized)
+    network.train()
+    network(x).sum().backward()
+    assert all(layer.first.grad is not None for layer in network.spn_layers())
+    network.zero_grad()
+    network.stage = "frozen"
+    network.eval()
+    for layer in network.spn_layers():
+        for name in ("first", "second"):
+            assert len(getattr(layer, name).unique()) == 3
+    network.train()
+    network(x).sum().backward()
+    for layer in network.spn_layers():
+        assert layer.first.grad is None and layer.second.grad is None and layer.inner.scale.grad is not None
+    with pytest.raises(ValueError, match="stage must be full, quantized, frozen"):
+        network.stage = "ternary"
+
+
+def test_frozen_weights_stay_ternary_through_training_and_checkpoints() -> None:
+    network = small()
+    network.stage = "frozen"
+    before = [layer.first.detach().clone() for layer in network.spn_layers()]
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        network(torch.randn(4, 3, 16, 16)).square().mean().backward()
+        optimizer.step()
+    network.stage = "frozen"
+    other = small()
+    other.load_state_dict(network.state_dict())
+    assert other.stage == "frozen" and all(layer.stage == "frozen" for layer in other.spn_layers())
+    for layer, loaded, weight in zip(network.spn_layers(), other.spn_layers(), before, strict=True):
+        assert torch.equal(layer.first, weight) and torch.equal(loaded.first, weight)
+    broken = network.state_dict() | {"_extra_state": torch.tensor(7)}
+    with pytest.raises(ValueError, match="unknown stage 7"):
+        other.load_state_dict(broken)
+
+
+# Collapse, packing, files
+
+
+def trained(network: SPNNetwork, size: int, stage: str = "frozen") -> SPNNetwork:
+    """Statistics, scalings and norms that are not what they start as."""
+    for _ in range(2):
+        network.train()(torch.randn(8, 3, size, size))
+    for parameter in network.parameters():
+        if parameter.dim() == 1:
+            parameter.data.add_(0.3 * torch.rand_like(parameter))
+    network.stage = stage
+    return network.eval()
+
+
+@pytest.mark.parametrize("stage", ["quantized", "frozen"])
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [
+        (lambda: SPNResNet20(width=4, blocks=1, patch=2, groups=2), 15),
+        (lambda: SPNResNet20(width=4, blocks=1, ratio=2.0, quantizer="fixed"), 16),
+        (lambda: SPNVGG7(width=4, quantizer="rescaled"), 32),
+        (lambda: SPNNetwork(own_model(), [Rule(patch=2)]), 4),
+    ],
+)
+def test_the_collapsed_network_is_the_network(make: object, size: int, stage: str) -> None:
+    seeded()
+    network = trained(make(), size, stage)  # type: ignore[operator]
+    x = torch.randn(2, 3, size, size)
+    expected = network(x)
+    collapsed = collapse(network)
+    torch.testing.assert_close(collapsed(x), expected, atol=1e-5, rtol=1e-5)
+    assert not any(isinstance(m, SPNLayer | nn.BatchNorm2d | nn.BatchNorm1d) for m in collapsed.modules())
+    for name, tensor in collapsed.state_dict().items():
+        if tensor.dtype == torch.int8:
+            assert set(tensor.unique().tolist()) <= {-1, 0, 1}, name
+    torch.testing.assert_close(use_packed_kernels(collapsed)(x[:1]), expected[:1], atol=1e-5, rtol=1e-5)
+    assert network(x).equal(expected)  # the copy took nothing from it
+
+
+def test_the_collapsed_character_convolution() -> None:
+    seeded()
+    model = nn.Sequential(SPNConv1d(3, 5, 2), nn.ReLU())
+    model(torch.randn(4, 3, 9))
+    model[0].advance("frozen")
+    model[0].bias.data.normal_()  # type: ignore[union-attr]
+    x = torch.randn(2, 3, 7)
+    torch.testing.assert_close(collapse(model)(x), model.eval()(x), atol=1e-5, rtol=1e-5)
+
+
+def test_what_does_not_collapse_is_told() -> None:
+    with pytest.raises(ValueError, match="only ternary layers"):
+        collapse(small())
+    lstm = nn.Sequential(SPNLSTM(2, 2, 1, 2))
+    lstm[0].advance("frozen")  # type: ignore[operator]
+    with pytest.raises(ValueError, match="LSTM"):
+        collapse(lstm)
+
+
+@pytest.mark.parametrize(("base", "per_byte"), [(2, 4), (3, 5)])
+@pytest.mark.parametrize("count", [0, 1, 4, 5, 6, 37])
+def test_packing_comes_back(base: int, per_byte: int, count: int) -> None:
+    values = np.random.default_rng(count).integers(-1, 2, count).astype(np.int8)
+    data = pack_ternary(values, base)
+    assert len(data) == -(-count // per_byte)
+    assert (unpack_ternary(data, count, base) == values).all()
+
+
+def test_packing_is_pinned_and_refuses_other_numbers() -> None:
+    assert pack_ternary(np.array([1, 0, -1, 1, 1, 0]), 3) == bytes([2 + 1 * 3 + 0 + 2 * 27 + 2 * 81, 1])
+    assert pack_ternary(np.array([1, 0, -1, 1, 1]), 2) == bytes([0b10_00_01_10, 0b10])
+    for wrong in ([2], [-2], [0.5]):
+        with pytest.raises(ValueError, match="only -1, 0 and 1"):
+            pack_ternary(np.array(wrong))
+    for data, count, base in ((b"\xf3", 5, 3), (b"\x03", 1, 2), (b"\x09", 1, 3), (b"", 1, 3), (b"\x00\x00", 1, 3)):
+        with pytest.raises(ValueError, match="ternary"):
+            unpack_ternary(data, count, base)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (7, 11), (2050, 12)])
+def test_the_kernel_against_integers(shape: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    matrix = random.integers(-1, 2, shape)
+    x = random.integers(-50, 51, shape[1]).astype(np.float32)
+    found = PackedMatrix(torch.from_numpy(matrix).to(torch.int8)).times(x)
+    assert (found == matrix @ x.astype(np.int64)).all()
+
+
+CONFIG = {"class_path": "modules.strassen.nets.SPNResNet20", "init_args": {"width": 4, "blocks": 1}}
+
+
+def test_files_come_back(tmp_path: Path) -> None:
+    network = trained(small(), 16)
+    x = torch.randn(1, 3, 16, 16)
+    sizes = {}
+    for base in (2, 3):
+        sizes[base] = save_packed(tmp_path / "a.pstn", network, CONFIG, base)
+        loaded = load_packed(tmp_path / "a.pstn")
+        torch.testing.assert_close(loaded(x), network(x), atol=1e-5, rtol=1e-5)
+    state = collapse(network).state_dict()
+    ternary = [t.numel() for t in state.values() if t.dtype == torch.int8]
+    bits = {2: sum(-(-n // 4) for n in ternary), 3: sum(-(-n // 5) for n in ternary)}
+    assert sizes[2] - sizes[3] == bits[2] - bits[3]
+    real = 4 * sum(t.numel() for t in state.values() if t.dtype != torch.int8)
+    header = int.from_bytes((tmp_path / "a.pstn").read_bytes()[14:18], "little")
+    assert sizes[3] == 14 + 4 + header + bits[3] + real + 8
+    own = SPNNetwork(own_model(), [Rule()])
+    trained(own, 4)
+    save_packed(tmp_path / "own.pstn", own, {"class_path": "mine.Model", "init_args": {}})
+    other = SPNNetwork(own_model(), [Rule()])
+    x = torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(load_packed(tmp_path / "own.pstn", other)(x), own(x), atol=1e-5, rtol=1e-5)
+    with pytest.raises(CorruptFileError, match=r"mine\.Model is no network"):
+        load_packed(tmp_path / "own.pstn")
+    with pytest.raises(CorruptFileError, match="does not fit a SPNResNet20"):
+        load_packed(tmp_path / "own.pstn", small())
+    with pytest.raises(FileNotFoundError, match="no file"):
+        load_packed(tmp_path / "gone.pstn")
+
+
+def content() -> PackedNetwork:
+    state = {"first": torch.tensor([[1, -1, 0]], dtype=torch.int8), "scale": torch.tensor([1.5, -2.0])}
+    return PackedNetwork(CONFIG, state)
+
+
+def test_every_cut_and_every_altered_byte_is_refused() -> None:
+    file = pack(content())
+    assert torch.equal(unpack(file).state["first"], content().state["first"])
+    for length in range(len(file)):
+        with pytest.raises(CorruptFileError):
+            unpack(file[:length])
+    for place in range(len(file)):
+        with pytest.raises(CorruptFileError):
+            unpack(file[:place] + bytes([file[place] ^ 0x10]) + file[place + 1 :])
+    with pytest.raises(CorruptFileError, match="appended"):
+        unpack(file + b"\x00")
+
+
+def forged(old: bytes, new: bytes, payload: bytes | None = None) -> bytes:
+    """A file with a right checksum and a changed header."""
+    file = pack(content())
+    length = int.from_bytes(file[14:18], "little")
+    header = file[18 : 18 + length]
+    assert old in header
+    header = header.replace(old, new, 1)
+    body = len(header).to_bytes(4, "little") + header + (file[18 + length : -8] if payload is None else payload)
+    start = file[:6] + len(body).to_bytes(8, "little") + body
+    return start + digest(start)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (forged(b"[1, 3]", b"[4294967295, 4294967295]"), "first is longer than the file"),
+        (forged(b"[1, 3]", b"[-1, 3]"), "impossible shape"),
+        (forged(b"[1, 3]", b"[1.0, 3]"), "impossible shape"),
+        (forged(b"[1, 3]", b"[1, 3, 1, 1, 1, 1]"), "impossible shape"),
+        (forged(b"[1, 3]", b"[1, 2]"), "no ternary numbers"),
+        (forged(b'"real"', b'"code"'), "impossible shape or kind"),
+        (forged(b"[2]]", b"[1]]"), "bytes are left"),
+        (forged(b'"scale"', b'"first"'), "occurs twice"),
+        (forged(b'{"network"', b'{"nutwork"'), "does not say"),
+        (forged(b'{"network"', b'["network"'), "does not say"),
+        (forged(b"", b"", payload=b"\xff" + bytes(8)), "no ternary numbers"),
+    ],
+)
+def test_forged_files_are_refused(file: bytes, message: str) -> None:
+    with pytest.raises(CorruptFileError, match=message):
+        unpack(file)
+
+
+def test_only_networks_of_this_project_are_built(tmp_path: Path) -> None:
+    for path in ("os.system", "modules.strassen.nets.nn.Linear", "modules.strassen.nets.SPNNetwork"):
+        named = PackedNetwork({"class_path": path, "init_args": {}}, content().state)
+        (tmp_path / "a.pstn").write_bytes(pack(named))
+        with pytest.raises(CorruptFileError, match="is no network of"):
+            load_packed(tmp_path / "a.pstn")
+    wrong = PackedNetwork(CONFIG | {"init_args": {"size": 3}}, content().state)
+    (tmp_path / "a.pstn").write_bytes(pack(wrong))
+    with pytest.raises(CorruptFileError, match="cannot be built"):
+        load_packed(tmp_path / "a.pstn")
+    with pytest.raises(ValueError, match="base must be"):
+        pack(content(), 4)
+
+
+def test_export_by_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    network = trained(small(), 16)
+    state: dict[str, Tensor] = {f"network.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"hyper_parameters": {"network": CONFIG}, "state_dict": state}, tmp_path / "a.ckpt")
+    assert export.main([str(tmp_path / "a.ckpt"), str(tmp_path / "a.pstn")]) == 0
+    x = torch.randn(1, 3, 16, 16)
+    torch.testing.assert_close(load_packed(tmp_path / "a.pstn")(x), network(x), atol=1e-5, rtol=1e-5)
+    assert f"{(tmp_path / 'a.pstn').stat().st_size:,} bytes" in capsys.readouterr().out
+    plain_config = {"class_path": "modules.strassen.nets.ResNet20", "init_args": {"width": 4, "blocks": 1}}
+    from modules.strassen.nets import ResNet20
+
+    state = {f"network.{k}": v for k, v in ResNet20(width=4, blocks=1).state_dict().items()}
+    torch.save({"hyper_parameters": {"network": plain_config}, "state_dict": state}, tmp_path / "b.ckpt")
+    assert export.main([str(tmp_path / "b.ckpt"), str(tmp_path / "b.pstn")]) == 2
+    assert "has no SPN layers" in capsys.readouterr().err
+
+
+def test_costs_by_command(capsys: pytest.CaptureFixture) -> None:
+    assert costs.main(["SPNResNet18", "--size", "224", "ratio=6", "patch=2"]) == 0
+    assert "6,721,280" in capsys.readouterr().out
+    for wrong in (["Nothing"], ["nn"], ["SPNResNet20", "depth=3"], ["ResNet20", "--size", "0"]):
+        assert costs.main(wrong) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_copy_of_a_network_keeps_its_stage() -> None:
+    network = small()
+    network.stage = "frozen"
+    assert copy.deepcopy(network).stage == "frozen"
+    assert SPNResNet18(num_classes=5).eval()(torch.zeros(1, 3, 64, 64)).shape == (1, 5)

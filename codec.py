@@ -1,7 +1,7 @@
 """Compress and decompress image files with trained networks.
 
-    python codec.py compress photo.png folder/ --output out/        out/photo.l3c, out/.../*.l3c
-    python codec.py compress photo.png --output small.l3c           one input, one file; - is standard input or output
+    python codec.py compress photo.png folder/ --output out/        out/photo.pmlp, out/.../*.pmlp
+    python codec.py compress photo.png --output small.pmlp          one input, one file; - is standard input or output
     python codec.py compress scene_leftImg8bit.png --checkpoint sc.ckpt --keep person,car --output out/
     python codec.py decompress out/ --output back/                  back/photo.png, ...
     python codec.py decompress face.dplc --samples 2 --output back/ back/face.png, face.1.png: random draws
@@ -46,7 +46,7 @@ from modules.components.files.png import png_bytes
 from modules.components.files.whole_files import unfinished, write_whole
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
-DEFAULT_MODEL = "l3c"
+DEFAULT_MODEL = "pixel_mlp"
 USER_ERRORS = (ValueError, OSError, RuntimeError)
 
 

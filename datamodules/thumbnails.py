@@ -7,16 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from datamodules.images.reading import (
-    FORMATS,
-    MAX_PIXELS,
-    TOO_LARGE,
-    UNREADABLE,
-    SkippedImageError,
     decode,
     find_photos,
 )
@@ -274,19 +268,6 @@ def open_lmdb(folder: Path) -> tuple[list[str], Callable[[str], np.ndarray]]:
     def pixels(key: str) -> np.ndarray:
         with environment.begin() as transaction:
             content = transaction.get(key.encode("ascii", "surrogateescape"))
-        return decode_bytes(bytes(content or b""))
+        return decode(BytesIO(bytes(content or b"")), gray_to_rgb=True)
 
     return keys, pixels
-
-
-def decode_bytes(content: bytes) -> np.ndarray:
-    """uint8 [H, W, 3] of an encoded image; raises SkippedImageError for one that cannot be used."""
-    try:
-        with Image.open(BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise SkippedImageError(TOO_LARGE)
-            return np.array(image.convert("RGB"))
-    except SkippedImageError:
-        raise
-    except Exception as error:  # Pillow's parsers raise nearly anything on damaged bytes
-        raise SkippedImageError(UNREADABLE) from error

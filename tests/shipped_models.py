@@ -27,6 +27,12 @@ TINY: dict[str, dict[str, Any]] = {
     "modules.strassen.nets.SPNResNet20": {"width": 4, "blocks": 1},
     "modules.strassen.nets.SPNVGG7": {"width": 4},
     "modules.strassen.starts.BilinearStarts": {"starts": 2},
+    "modules.pixel_mlp.nets.PixelMLP": {"hidden": 4},
+    "modules.extreme_gan.nets.GCNet": {"width": 2, "num_blocks": 1},
+    "modules.extreme_gan.nets.SCNet": {"width": 2, "num_blocks": 1},
+    "modules.extreme_gan.nets.MultiscaleDiscriminator": {"width": 4, "num_scales": 2},
+    "modules.dplc.nets.GenerativeNet": {"width": 4, "latent": 16},
+    "modules.dplc.nets.CompressionNet": {"width": 4, "latent": 16},
     "modules.ecg.nets.CNN": {"width": 2, "layers_per_block": 1},
     "modules.ecg.nets.CRNN": {"width": 2, "layers_per_block": 1, "units": 3, "lstm_layers": 2},
     "modules.born_again.resnet.WideResNet": {"depth": 10, "width": 1},
@@ -101,10 +107,10 @@ def tiny(value: Any) -> Any:
 
 
 def phases_of(whole: DictConfig) -> list[dict[str, Any]]:
-    """``head`` and ``train_features`` of each phase of training; of one that sets nothing where there are none."""
+    """What each phase of training sets on the network; of one phase that sets nothing where there are none."""
     callbacks = whole.trainer.get("callbacks+", [])
     phases = next((c.init_args.phases for c in callbacks if "phases" in c.get("init_args", {})), [{}])
-    return [{key: phase[key] for key in ("head", "train_features") if key in phase} for phase in phases]
+    return [{key: phase[key] for key in ("head", "train_features", "stage") if key in phase} for phase in phases]
 
 
 def experiments(files: list[Path]) -> list[Experiment]:

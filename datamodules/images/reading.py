@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -51,7 +51,7 @@ class PhotoScan(NamedTuple):
     """File names by reason."""
 
 
-def open_photo(path: Path, gray_to_rgb: bool = False) -> Image.Image:
+def open_photo(path: Path | BinaryIO, gray_to_rgb: bool = False) -> Image.Image:
     """Open lazily: the header is read and judged, no pixel is decoded. The caller closes it.
 
     Raises:
@@ -69,11 +69,11 @@ def open_photo(path: Path, gray_to_rgb: bool = False) -> Image.Image:
     return image
 
 
-def decode(path: Path, gray_to_rgb: bool = False) -> np.ndarray:
+def decode(path: Path | BinaryIO, gray_to_rgb: bool = False) -> np.ndarray:
     """The pixels [H, W, 3], uint8.
 
     Args:
-        path: the file.
+        path: the file, or an open one.
         gray_to_rgb: also take 8-bit grayscale, replicated to three channels.
 
     Raises:

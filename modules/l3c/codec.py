@@ -145,6 +145,12 @@ class Codec:
             tiles,
         )
 
+    @torch.inference_mode()
+    def estimated_bits(self, pixels: np.ndarray) -> float:
+        """Bits of an image uint8 [H, W, 3] by the likelihood in float32, as the training objective counts them."""
+        x = torch.from_numpy(pixels).permute(2, 0, 1)[None].to(self.device)
+        return float(estimated_bits(self.network.float(), x, self.max_tile).sum())
+
     def decompress(self, container: Container) -> np.ndarray:
         """The pixels, uint8 [H, W] or [H, W, 3].
 

@@ -6,23 +6,29 @@ threads. Tiles know nothing of each other; several are coded at once, one on eac
 
 import io
 import itertools
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
+import torch
 from PIL import Image
 from threadpoolctl import threadpool_limits
+from torch import Tensor
 
 from modules.components.coding.container import Container, CorruptFileError, Tile, digest
 from modules.components.coding.model_file import fingerprint
 from modules.components.coding.rans import CorruptStreamError
+from modules.pixel_mlp.context import REACH, contexts, pad
+from modules.pixel_mlp.losses import mixtures_bits
 from modules.pixel_mlp.nets import PixelMLP
 from modules.pixel_mlp.wavefront import decode_tile, encode_tile, predictors
 
 MAX_TILE = 1024
 """Longest side of a tile: a file's word must not decide how much memory is taken."""
+
+STRIP = 64
+"""Rows that an estimate looks at together."""
 
 NETWORK, STORED = 0, 1
 """First byte of a tile's payload: what follows is a stream of the entropy coder, or a WebP file without loss."""
@@ -42,8 +48,8 @@ def spans(length: int) -> list[tuple[int, int]]:
 
 
 def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """``map`` in order over threads; the kernels run outside of the interpreter's lock."""
-    with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    """``map`` in order over as many threads as torch may use; the kernels run outside of the interpreter's lock."""
+    with threadpool_limits(1), ThreadPoolExecutor(torch.get_num_threads()) as pool:
         yield from pool.map(function, items)
 
 
@@ -73,6 +79,13 @@ def restore(stored: bytes, shape: tuple[int, int, int]) -> np.ndarray:
         raise
     except Exception as error:  # Pillow's parsers raise nearly anything on damaged bytes
         raise CorruptStreamError("a stored tile is damaged") from error
+
+
+def estimated_bits(network: PixelMLP, image: Tensor) -> Tensor:
+    """Bits of images uint8 [N, 3, H, W], each as one tile, in the exact arithmetic, strip by strip."""
+    padded = pad(image)
+    strips = (padded[:, :, top : top + STRIP + REACH] for top in range(0, image.shape[2], STRIP))
+    return torch.stack([mixtures_bits(network, contexts(strip), exact=True).sum() for strip in strips]).sum()
 
 
 class Codec:
@@ -125,6 +138,11 @@ class Codec:
             metadata or {},
             list(on_all_cores(encode, boxes)),
         )
+
+    @torch.inference_mode()
+    def estimated_bits(self, pixels: np.ndarray) -> float:
+        """Bits of an image uint8 [H, W, 3] by the mixtures, as one tile of the network's."""
+        return float(estimated_bits(self.network, torch.from_numpy(pixels).permute(2, 0, 1)[None]))
 
     def encode(self, pixels: np.ndarray) -> bytes:
         """The payload of a tile uint8 [h, w, 1 or 3]: the shorter of the network's stream and a stored tile."""

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modules.pixel_mlp.nets import Mixture
+from modules.pixel_mlp.context import Context
+from modules.pixel_mlp.nets import Mixture, PixelMLP
 
 TOTAL, NUM_SYMBOLS = 65536, 256
 """The entropy coder gives each of 256 grey levels one part in 65536, and shares out the rest by the mixture."""
@@ -25,3 +26,8 @@ def mixture_bits(mixture: Mixture, target: Tensor) -> Tensor:
     mass = (torch.sigmoid(side * upper) - torch.sigmoid(side * lower)).abs()
     weights = functional.softmax(mixture.logits.float(), dim=1)
     return -torch.log2((weights * mass).sum(1) * (1 - NUM_SYMBOLS / TOTAL) + 1 / TOTAL)
+
+
+def mixtures_bits(network: PixelMLP, known: list[Context], exact: bool) -> Tensor:
+    """Bits [3, M] of green, red and blue of the pixels of ``known``."""
+    return torch.stack([mixture_bits(m, c.target) for m, c in zip(network(known, exact), known, strict=True)])

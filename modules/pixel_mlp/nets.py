@@ -154,8 +154,8 @@ class ChannelPredictor(nn.Module):
         skip = rounded(self.skip * 2.0**SKIP_BITS).abs().sum() * LIMIT
         sums = [("the linear skip", float(skip.detach()))]
         for number, (weight, bias) in enumerate(self.integer_layers(), 1):
-            size = (weight.detach().double().abs().sum(1) * largest + bias.detach().double().abs()).max()
-            sums.append((f"layer {number}", float(size)))
+            worst = weight.detach().double().abs().sum(1) * largest + bias.detach().double().abs()
+            sums.append((f"layer {number}", float(worst.max())))
             largest = float(MAX_ACTIVATION)
         for name, size in sums:
             if not size < EXACT_LIMIT:  # NaN is refused, too

@@ -13,7 +13,7 @@ def test_weighted_means():
     assert mean.compute() == pytest.approx(2.0)
     mean.reset()
     mean.update(torch.tensor([1.0, 2.0, 6.0]))
-    mean.update(torch.tensor(7.0))
+    mean.update(7.0)
     assert mean.compute() == pytest.approx(4.0)
     mean.reset()
     mean.update(torch.tensor([1.0, 5.0]), weight=torch.tensor([3.0, 1.0]))

@@ -31,6 +31,8 @@ class TwoPhases(LightningModule):
         critic_optimizer, critic_scheduler: the same for the critic.
     """
 
+    instead_of_predict = "`python codec.py sample --checkpoint <last.ckpt> --output <folder>` draws images"
+
     def __init__(
         self,
         network: nn.Module,

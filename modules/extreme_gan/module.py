@@ -79,6 +79,8 @@ class ExtremeGAN(LightningModule):
         ValueError: if the values do not go together.
     """
 
+    instead_of_predict = "`python codec.py compress <images> --checkpoint <best.ckpt> --output <folder>` writes files"
+
     def __init__(
         self,
         network: CompressionNet,

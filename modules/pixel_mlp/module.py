@@ -36,6 +36,8 @@ class LosslessPixels(LightningModule):
         ValueError: for numbers below 1.
     """
 
+    instead_of_predict = "`python codec.py compress <images> --checkpoint <best.ckpt> --output <folder>` writes files"
+
     def __init__(
         self,
         network: PixelMLP,

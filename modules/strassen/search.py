@@ -31,6 +31,10 @@ class MatmulSearch(LightningModule):
         optimizer: called with the three weights.
     """
 
+    instead_of_predict = (
+        "`fit` leaves the algorithms, `python -m modules.strassen.verify <algorithms.json>` proves them"
+    )
+
     def __init__(self, network: BilinearStarts, optimizer: OptimizerCallable = torch.optim.SGD) -> None:
         super().__init__()
         self.save_hyperparameters()

@@ -1,4 +1,4 @@
-"""Bits per sample as the file has them, where Pillow cuts or stretches other depths to 8 bits without a word."""
+"""Samples as the file has them, where Pillow cuts or stretches other depths, or leaves channels out, without a word."""
 
 import re
 import struct
@@ -8,7 +8,7 @@ from typing import IO
 from PIL.ImageFile import ImageFile
 
 _PNG_PALETTE = 3
-_TIFF_BITS, _TIFF_SAMPLE_FORMAT, _TIFF_COLOUR_MAP = 258, 339, 320
+_TIFF_BITS, _TIFF_SAMPLES, _TIFF_SAMPLE_FORMAT, _TIFF_COLOUR_MAP = 258, 277, 339, 320
 _SIZ = b"\xff\x4f\xff\x51"
 _NETPBM_HEADER = re.compile(
     rb"P[2356](?:\s|#[^\r\n]*[\r\n])+\d+(?:\s|#[^\r\n]*[\r\n])+\d+(?:\s|#[^\r\n]*[\r\n])+(\d+)\s"
@@ -16,7 +16,7 @@ _NETPBM_HEADER = re.compile(
 
 
 def depth_complaint(image: ImageFile, file: IO[bytes]) -> str | None:
-    """What is wrong with the depth of an opened image whose bytes are ``file``; None if its samples are 8 bits."""
+    """What of an opened image whose bytes are ``file`` is not 8 bits a sample, or not read; None if there is nothing."""
     check = _CHECKS.get(image.format or "")
     return check(image, file) if check else None
 
@@ -33,7 +33,11 @@ def _png(image: ImageFile, file: IO[bytes]) -> str | None:
 
 
 def _tiff(image: ImageFile, file: IO[bytes]) -> str | None:
+    """Also the number of channels: Pillow leaves out those that are neither colour nor declared as alpha."""
     tags = image.tag_v2  # type: ignore[attr-defined]
+    bands = len(image.getbands())
+    if (samples := tags.get(_TIFF_SAMPLES, bands)) != bands:
+        return f"{samples} channels, of which {bands} would be read"
     if image.mode == "P":  # its colours have 16 bits; 8-bit ones are stored as v * 257 or v * 256
         colours = tags.get(_TIFF_COLOUR_MAP, ())
         exact = all(c % 257 == 0 for c in colours) or all(c % 256 == 0 for c in colours)

@@ -5,7 +5,7 @@ Read are the formats of ``FORMATS``, told by their content. ``open_image`` judge
 
 - ``unreadable``: truncated, damaged, or none of the formats;
 - ``not 8-bit RGB``: CMYK and other colour spaces, other than 8 bits (where Pillow would cut or stretch them without a
-  word), transparency;
+  word), transparency, channels beyond the colours;
 - ``over 200 megapixels``: on the header's word, before any pixel is allocated;
 - ``animated``: several pictures of equal standing (a phone's MPO has a first one, which counts).
 """
@@ -111,7 +111,7 @@ def _judge(image: ImageFile) -> None:
     with unmoved(image.fp) as file:
         complaint = depth_complaint(image, file)
     if complaint:
-        raise ImageError(NOT_RGB, f"{complaint}; convert it to 8 bits first")
+        raise ImageError(NOT_RGB, f"{complaint}; convert it to 8-bit RGB or grayscale first")
 
 
 @contextlib.contextmanager

@@ -80,6 +80,28 @@ def deep_tiff(**tags) -> bytes:
     return encoded(image, "TIFF", tiffinfo=directory)
 
 
+def spectral_tiff(samples: int, extra: int) -> bytes:
+    """A TIFF of 8-bit channels, by hand: Pillow writes no others than its modes have."""
+    colours = 3 if samples > 2 else 1
+    after = 8 + 2 + 12 * 10 + 4
+    values = struct.pack(f"<{samples}H", *[8] * samples), struct.pack(f"<{samples}H", *[extra] * samples)
+    entries = [
+        (256, 3, 1, 2),
+        (257, 3, 1, 1),
+        (258, 3, samples, after if samples > 2 else 8 | 8 << 16),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2 if colours == 3 else 1),
+        (273, 4, 1, after + 40),
+        (277, 3, 1, samples),
+        (278, 4, 1, 1),
+        (279, 4, 1, 2 * samples),
+        (338, 3, samples - colours, after + 20 if samples - colours > 2 else extra | extra << 16),
+    ]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    tables = values[0].ljust(20, b"\0") + values[1].ljust(20, b"\0")
+    return b"II*\0" + struct.pack("<I", 8) + directory + bytes(4) + tables + b"\xff" * 2 * samples
+
+
 def bmp_555() -> bytes:
     header = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 0, 4, 0, 0, 0, 0)
     return b"BM" + struct.pack("<IHHI", 58, 0, 0, 54) + header + b"\xff\x7f\x01\x02"
@@ -128,6 +150,9 @@ OTHER_DEPTHS = {
     "signed TIFF": (lambda: deep_tiff(_339=2), "signed"),
     "16-bit palette TIFF": (wide_palette_tiff, "palette of 16"),
     "16-bit BMP": (bmp_555, "5 or 6 bits"),
+    "TIFF of RGB and infrared": (lambda: spectral_tiff(4, 0), "4 channels, of which 3"),
+    "TIFF of five channels": (lambda: spectral_tiff(5, 0), "5 channels, of which 3"),
+    "TIFF of gray and another": (lambda: spectral_tiff(2, 0), "2 channels, of which 1"),
 }
 
 
@@ -136,6 +161,14 @@ def test_other_depths_are_refused(name):
     make, message = OTHER_DEPTHS[name]
     error = error_of(make())
     assert message in str(error) and error.reason == NOT_RGB
+
+
+def test_an_alpha_channel_of_a_tiff_is_no_further_channel():
+    for samples in (2, 4):
+        found = read(spectral_tiff(samples, 2))
+        assert (found.pixels == 255).all() and found.notes == ["its alpha, opaque everywhere, is dropped"]
+    assert read(encoded(Image.fromarray(RGB).convert("RGBA"), "TIFF")).pixels.shape == (6, 9, 3)
+    assert read(encoded(Image.fromarray(RGB).convert("YCbCr"), "TIFF", compression="jpeg")).pixels.shape == (6, 9, 3)
 
 
 def test_netpbm_up_to_255_is_read_with_comments_and_as_text():

@@ -7,16 +7,17 @@ from typing import IO
 
 from PIL.ImageFile import ImageFile
 
+from modules.components.files.jp2 import codestream
+
 _PNG_PALETTE = 3
 _TIFF_BITS, _TIFF_SAMPLES, _TIFF_SAMPLE_FORMAT, _TIFF_COLOUR_MAP = 258, 277, 339, 320
-_SIZ = b"\xff\x4f\xff\x51"
 _NETPBM_HEADER = re.compile(
     rb"P[2356](?:\s|#[^\r\n]*[\r\n])+\d+(?:\s|#[^\r\n]*[\r\n])+\d+(?:\s|#[^\r\n]*[\r\n])+(\d+)\s"
 )
 
 
 def depth_complaint(image: ImageFile, file: IO[bytes]) -> str | None:
-    """What of an opened image whose bytes are ``file`` is not 8 bits a sample, or not read; None if there is nothing."""
+    """What of an opened image whose bytes are ``file`` is not 8 bits a sample, or not read; None if nothing is."""
     check = _CHECKS.get(image.format or "")
     return check(image, file) if check else None
 
@@ -68,27 +69,6 @@ def _jpeg2000(image: ImageFile, file: IO[bytes]) -> str | None:
     if any(depth & 0x80 for depth in depths):
         return "signed samples"
     return _not_eight(next((depth + 1 for depth in depths if depth != 7), 8))
-
-
-def codestream(file: IO[bytes]) -> int | None:
-    """Where the codestream of a JPEG 2000 file starts: at once, or in its box "jp2c"."""
-    position = 0
-    while True:
-        file.seek(position)
-        head = file.read(16)
-        if head[:4] == _SIZ:
-            return position
-        if len(head) < 8:
-            return None
-        length, kind = struct.unpack_from(">I4s", head)
-        header = 8
-        if length == 1 and len(head) == 16:
-            length, header = struct.unpack_from(">Q", head, 8)[0], 16
-        if kind == b"jp2c":
-            return position + header
-        if length < header:  # 0: to the end of the file
-            return None
-        position += length
 
 
 def _bmp(image: ImageFile, file: IO[bytes]) -> str | None:

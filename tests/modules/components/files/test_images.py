@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from modules.components.files import images
-from modules.components.files.bit_depth import codestream
 from modules.components.files.images import ANIMATED, NOT_RGB, TOO_LARGE, UNREADABLE, ImageError, open_image, read_exact
+from modules.components.files.jp2 import codestream, icc_profile
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 GRAY = RGB[..., 0].copy()
@@ -269,7 +269,53 @@ def test_resolution_profile_and_exif_of_other_formats():
     assert jpeg.notes == ["dropped: comment"]
     assert "pHYs" not in read(encoded(RGB, "JPEG")).metadata
     assert "pHYs" not in read(encoded(RGB, "JPEG", exif=exif)).metadata  # Pillow makes 72 dpi of a missing one
-    assert read(encoded(RGB, "TIFF", description="hello")).notes == ["dropped: TIFF's descriptive tags"]
+
+
+def test_every_tag_of_a_tiff_that_is_dropped_is_named():
+    assert read(encoded(RGB, "TIFF", description="hello")).notes == ["dropped: ImageDescription"]
+    assert not read(encoded(RGB, "TIFF", icc_profile=b"profile", dpi=(300, 300))).notes
+    found = read(deep_tiff(_33550=(1.0, 1.0, 0.0), _34735=(1, 1, 0, 0), _33723=b"iptc", _34377=b"8BIM", _65000="own"))
+    names = "ModelPixelScaleTag, IptcNaaInfo, PhotoshopInfo, GeoKeyDirectoryTag, tag 65000"
+    assert found.notes == [f"dropped: {names}"]
+    many = read(deep_tiff(**{f"_{tag}": "own" for tag in range(65000, 65025)}))
+    assert many.notes[0].endswith("tag 65019, 5 more tags") and "tag 65000, " in many.notes[0]
+
+
+def test_a_tiff_has_the_resolution_that_it_states_and_no_other():
+    assert not read(encoded(RGB, "TIFF")).metadata
+    assert not read(deep_tiff(_282=72.0)).metadata  # in one direction only
+    stated = encoded(RGB, "TIFF", dpi=(300, 254))
+    assert read(stated).metadata["pHYs"] == struct.pack(">IIB", 11811, 10000, 1)
+    for fraction in ((300, 0), (0, 0)):
+        found = read(stated.replace(struct.pack("<II", 300, 1), struct.pack("<II", *fraction)))
+        assert not found.metadata and np.array_equal(found.pixels, RGB)
+
+
+def with_colour_box(content: bytes, long: bool = False, declared: int | None = None) -> bytes:
+    """A JPEG 2000 file of RGB whose box "colr" holds ``content``."""
+    data = encoded(RGB, "JPEG2000", irreversible=False)
+    header, colour = data.index(b"jp2h") - 4, data.index(b"colr") - 4
+    (header_size,), (colour_size,) = struct.unpack_from(">I", data, header), struct.unpack_from(">I", data, colour)
+    size = len(content) + (16 if long else 8) if declared is None else declared
+    box = (struct.pack(">I4sQ", 1, b"colr", size) if long else struct.pack(">I4s", size, b"colr")) + content
+    start = struct.pack(">I", header_size + len(box) - colour_size)
+    return data[:header] + start + data[header + 4 : colour] + box + data[colour + colour_size :]
+
+
+def test_the_profile_of_a_jpeg_2000_is_kept():
+    for method in (2, 3):
+        for long in (False, True):
+            found = read(with_colour_box(bytes([method, 0, 0]) + b"a profile", long))
+            assert found.metadata == {"icc_profile": b"a profile"} and np.array_equal(found.pixels, RGB)
+    assert not read(encoded(RGB, "JPEG2000", irreversible=False)).metadata
+    assert not read(encoded(RGB, "JPEG2000", irreversible=False, no_jp2=True)).metadata
+    assert not read(with_colour_box(bytes([1, 0, 0]) + struct.pack(">I", 16) + b"more")).metadata
+
+
+@pytest.mark.parametrize("declared", [0, 7, 11, 2**31, 2**32 - 1])
+def test_a_colour_box_of_another_length_ends_in_its_header_box(declared):
+    data = with_colour_box(b"\2\0\0a profile", declared=declared)
+    assert icc_profile(io.BytesIO(data)) == (b"a profile" if declared == 0 else b"")  # 0: up to the end
 
 
 def test_a_missing_file_is_not_a_damaged_one(tmp_path: Path):

@@ -227,13 +227,14 @@ def models(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Cut a Lightning checkpoint down to its network."""
-    config, state = read_network_config(arguments.checkpoint)
+    """Cut a Lightning checkpoint down to its network; what has no codec, before or after rounding, is not written."""
     if arguments.output.exists() and not arguments.force:
         raise FileExistsError(f"{arguments.output} exists; --force overwrites it")
+    load_codec(arguments.checkpoint)
+    config, state = read_network_config(arguments.checkpoint)
     with unfinished(arguments.output) as temporary:
         save_weights(temporary, config, state, not arguments.full)
-    fingerprint = load_codec(arguments.output).fingerprint.hex()
+        fingerprint = load_codec(temporary).fingerprint.hex()
     print(f"{arguments.output}: {arguments.output.stat().st_size:,} bytes, model {fingerprint}")
     return 0
 

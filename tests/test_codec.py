@@ -276,6 +276,26 @@ def test_strange_weights_are_refused(content):
         load_network(Path("strange.pt"))
 
 
+def test_export_writes_what_it_has_loaded_again_and_nothing_else(weights, capsys, monkeypatch):
+    call = ["export", "--checkpoint", weights, "--output", "deep/mine.pt"]
+    assert codec.main(call) == 0
+    fingerprint = codec.load_codec(Path("deep/mine.pt")).fingerprint
+    assert fingerprint.hex() in capsys.readouterr().out
+    whole = Path("deep/mine.pt").read_bytes()
+    torch.save({"format": 1, "network": NETWORK, "state_dict": {"x": torch.zeros(1)}}, "strange.pt")
+    assert codec.main(["export", "--checkpoint", "strange.pt", "--output", "other/x.pt"]) == 2
+    assert "strange.pt does not fit" in capsys.readouterr().err and not Path("other").exists()
+
+    def refuse_rounded(path: Path) -> None:
+        if path != Path(weights):
+            raise ValueError("rounded too far")
+
+    monkeypatch.setattr(codec, "load_codec", refuse_rounded)
+    assert codec.main([*call, "--force"]) == 2
+    assert "rounded too far" in capsys.readouterr().err
+    assert [p.name for p in Path("deep").iterdir()] == ["mine.pt"] and Path("deep/mine.pt").read_bytes() == whole
+
+
 class Evil:
     def __reduce__(self):
         return os.system, ("touch pwned",)

@@ -1,5 +1,6 @@
 """Which file becomes which, and what is refused before any work is done."""
 
+import errno
 import io
 import os
 from pathlib import Path
@@ -115,6 +116,39 @@ def test_names_at_the_limit():
     touch(longest)
     assert plan(COMPRESS, longest)[0] == {longest: f"out/{'n' * 251}.l3c"}
     assert "longer than 255 bytes" in plan(Names(".l3c", ()), longest)[1][0]
+
+
+def test_a_path_that_the_system_refuses_is_refused_alone(monkeypatch):
+    touch("a.png", "in/b.png", "in/locked.png")
+    long = "n" * 300 + ".png"
+    assert plan(COMPRESS, long, "a.png") == ({"a.png": "out/a.l3c"}, [f"{long}: File name too long"])
+    assert plan(COMPRESS, long, output="x.l3c") == ({}, [f"{long}: File name too long"])
+    is_file = Path.is_file
+
+    def locked(self):
+        if "locked" in self.name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return is_file(self)
+
+    monkeypatch.setattr(Path, "is_file", locked)
+    assert plan(COMPRESS, "in", "a.png") == (
+        {"in/b.png": "out/b.l3c", "a.png": "out/a.l3c"},
+        ["in/locked.png: Permission denied"],
+    )
+
+
+def test_a_target_that_the_system_refuses_is_refused_alone(monkeypatch):
+    touch("a.png", "b.png")
+    exists = Path.exists
+
+    def locked(self):
+        if self == Path("out/a.l3c"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return exists(self)
+
+    monkeypatch.setattr(Path, "exists", locked)
+    jobs, refused = plan(COMPRESS, "a.png", "b.png")
+    assert jobs == {"b.png": "out/b.l3c"} and refused == ["a.png: out/a.l3c: Permission denied"]
 
 
 def test_control_characters_are_escaped():

@@ -30,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli import checkout
-from cli.file_jobs import STANDARD, Job, Names, Outcome, find_jobs, found_files, printable, read_whole
+from cli.file_jobs import STANDARD, Job, Names, Outcome, find_jobs, found_files, named, printable, read_whole
 from cli.job_pool import complain, console, run_jobs
 from modules.components.checkpoint_file import CheckpointError
 from modules.components.coding.container import MAGIC, Container, CorruptFileError, unpack
@@ -255,7 +255,7 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     def model_options(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("files", nargs="+", type=Path, help="files and folders; - is standard input")
+        sub.add_argument("files", nargs="+", type=named, help="files and folders; - is standard input")
         sub.add_argument("--checkpoint", type=Path, help="a Lightning checkpoint or exported weights")
         sub.add_argument("--device", default="cpu", help="where the network runs, e.g. cuda (default: %(default)s)")
         sub.add_argument("--workers", type=positive, default=1, help="processes (default: %(default)s)")
@@ -263,7 +263,7 @@ def build_parser() -> argparse.ArgumentParser:
     def batch_options(sub: argparse.ArgumentParser) -> None:
         model_options(sub)
         target = "folder for the results; for one input also a file, or - for standard output"
-        sub.add_argument("--output", type=Path, required=True, help=target)
+        sub.add_argument("--output", type=named, required=True, help=target)
         sub.add_argument("--force", action="store_true", help="overwrite existing results")
 
     sub = command("compress", compress, "images to compressed files; each is decoded again before it is written")
@@ -274,7 +274,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--no-verify", action="store_true", help="write without decoding first: faster, on trust")
     batch_options(command("decompress", decompress, "compressed files to PNG"))
     model_options(command("verify", verify, "decode compressed files and write nothing"))
-    command("info", info, "what compressed files say of themselves").add_argument("files", nargs="+", type=Path)
+    command("info", info, "what compressed files say of themselves").add_argument("files", nargs="+", type=named)
     command("models", models, "list the shipped weights")
     sub = command("export", export, "weights for sharing from a Lightning checkpoint")
     sub.add_argument("--checkpoint", type=Path, required=True)

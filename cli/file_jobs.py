@@ -54,6 +54,15 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
 
 
+def named(text: str) -> Path:
+    """The path of an argument; only "-" itself is standard input or output, "./-" is a file."""
+    return on_disk(Path(text)) if text != str(STANDARD) else STANDARD
+
+
+def on_disk(path: Path) -> Path:
+    return path.absolute() if path == STANDARD else path
+
+
 def refusal(path: Path) -> str:
     """Why ``path`` cannot be read as a file; empty if it can."""
     try:
@@ -80,7 +89,8 @@ def found_files(
         if not is_folder(source):
             pairs[source, Path(source.name)] = None
             continue
-        inside = [(p, p.relative_to(source)) for p in sorted(source.rglob("*")) if not is_other(p) and accepts(p)]
+        found = [(on_disk(p), p.relative_to(source)) for p in sorted(source.rglob("*")) if not is_other(p)]
+        inside = [(path, relative) for path, relative in found if accepts(path)]
         pairs |= dict.fromkeys(inside)
         if not inside:
             refused.append(Outcome(source, error="no files for this command in the folder"))

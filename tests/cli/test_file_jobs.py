@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from cli import file_jobs
-from cli.file_jobs import STANDARD, Job, Names, find_jobs, printable, read_whole
+from cli.file_jobs import STANDARD, Job, Names, find_jobs, found_files, named, printable, read_whole
 
 COMPRESS = Names(".l3c", {".png", ".jpg"})
 DECOMPRESS = Names(".png", {".l3c"})
@@ -87,6 +87,15 @@ def test_standard_input_and_output(monkeypatch):
     monkeypatch.setattr("sys.stdout", SimpleNamespace(isatty=lambda: True))
     with pytest.raises(ValueError, match="terminal"):
         plan(COMPRESS, "a.png", output="-")
+
+
+def test_only_a_bare_dash_is_standard_input():
+    assert named("-") == STANDARD and named("./a") == Path("a")
+    assert named("./-") == Path.cwd() / "-" and named("x/-") == Path("x/-")
+    touch("-", "x/-")
+    pairs, refused = found_files([named("./-"), Path("."), Path("x")], lambda path: True)
+    here = Path.cwd() / "-"
+    assert pairs == [(here, Path("-")), (Path("x/-"), Path("x/-")), (Path("x/-"), Path("-"))] and not refused
 
 
 def test_what_is_there_is_left_without_force():

@@ -168,6 +168,18 @@ def test_standard_input_and_output(weights, capsysbinary, monkeypatch):
     assert np.array_equal(np.array(Image.open(io.BytesIO(png))), pixels(0, 7, 9, 3))
 
 
+def test_a_file_or_folder_may_be_called_dash(weights, capsys):
+    save("a.png", pixels(0, 7, 9, 3))
+    assert codec.main(["compress", "a.png", "--output", "./-", "--checkpoint", weights]) == 0
+    Path("x").mkdir()
+    Path("-/a.l3c").rename("x/-")
+    Path("-").rmdir()
+    Path("x/-").rename("-")
+    for command in (["info"], ["verify", "--checkpoint", weights]):
+        assert codec.main([*command, "./-"]) == 0
+    assert "9 x 7 RGB" in capsys.readouterr().out
+
+
 def test_one_input_one_named_file(weights):
     save("a.png", pixels(0, 7, 9, 3))
     assert codec.main(["compress", "a.png", "--output", "x.l3c", "--checkpoint", weights]) == 0

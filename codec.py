@@ -35,7 +35,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli import checkout
-from cli.file_jobs import STANDARD, Job, Names, Outcome, find_jobs, found_files, printable, read_whole
+from cli.file_jobs import STANDARD, Job, Names, Outcome, find_jobs, found_files, named, printable, read_whole
 from cli.job_pool import complain, console, run_jobs
 from modules.components.checkpoint_file import CheckpointError
 from modules.components.coding.checked_file import file_of
@@ -271,13 +271,14 @@ def models(arguments: argparse.Namespace) -> int:
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Cut a Lightning checkpoint down to its network."""
-    config, state = read_network_config(arguments.checkpoint)
+    """Cut a Lightning checkpoint down to its network; what has no codec, before or after rounding, is not written."""
     if arguments.output.exists() and not arguments.force:
         raise FileExistsError(f"{arguments.output} exists; --force overwrites it")
+    load_codec(arguments.checkpoint)
+    config, state = read_network_config(arguments.checkpoint)
     with unfinished(arguments.output) as temporary:
         save_weights(temporary, config, state, not arguments.full)
-    fingerprint = load_codec(arguments.output).fingerprint.hex()
+        fingerprint = load_codec(temporary).fingerprint.hex()
     print(f"{arguments.output}: {arguments.output.stat().st_size:,} bytes, model {fingerprint}")
     return 0
 
@@ -298,7 +299,7 @@ def build_parser() -> argparse.ArgumentParser:
         return sub
 
     def model_options(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("files", nargs="+", type=Path, help="files and folders; - is standard input")
+        sub.add_argument("files", nargs="+", type=named, help="files and folders; - is standard input")
         sub.add_argument("--checkpoint", type=Path, help="a Lightning checkpoint or exported weights")
         sub.add_argument("--device", default="cpu", help="where the network runs, e.g. cuda (default: %(default)s)")
         sub.add_argument("--workers", type=positive, default=1, help="processes (default: %(default)s)")
@@ -306,7 +307,7 @@ def build_parser() -> argparse.ArgumentParser:
     def batch_options(sub: argparse.ArgumentParser) -> None:
         model_options(sub)
         target = "folder for the results; for one input also a file, or - for standard output"
-        sub.add_argument("--output", type=Path, required=True, help=target)
+        sub.add_argument("--output", type=named, required=True, help=target)
         sub.add_argument("--force", action="store_true", help="overwrite existing results")
 
     def random_options(sub: argparse.ArgumentParser, help_text: str, samples: int) -> None:
@@ -332,7 +333,7 @@ def build_parser() -> argparse.ArgumentParser:
     sub.add_argument("--force", action="store_true", help="overwrite existing images")
     random_options(sub, "images to draw (default: %(default)s)", 16)
     model_options(command("verify", verify, "decode compressed files and write nothing"))
-    command("info", info, "what compressed files say of themselves").add_argument("files", nargs="+", type=Path)
+    command("info", info, "what compressed files say of themselves").add_argument("files", nargs="+", type=named)
     command("models", models, "list the shipped weights")
     sub = command("export", export, "weights for sharing from a Lightning checkpoint")
     sub.add_argument("--checkpoint", type=Path, required=True)

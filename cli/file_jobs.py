@@ -1,5 +1,6 @@
 """From the files and folders of a command line to jobs: which file becomes which, and what is refused at once."""
 
+import contextlib
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -53,11 +54,29 @@ def printable(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
 
 
+def named(text: str) -> Path:
+    """The path of an argument; only "-" itself is standard input or output, "./-" is a file."""
+    return on_disk(Path(text)) if text != str(STANDARD) else STANDARD
+
+
+def on_disk(path: Path) -> Path:
+    return path.absolute() if path == STANDARD else path
+
+
 def refusal(path: Path) -> str:
     """Why ``path`` cannot be read as a file; empty if it can."""
-    if path == STANDARD or path.is_file():
-        return ""
-    return "not a regular file" if path.exists() else "no such file"
+    try:
+        if path == STANDARD or path.is_file():
+            return ""
+        return "not a regular file" if path.exists() else "no such file"
+    except OSError as error:  # a name that is too long, a folder that may not be searched
+        return error.strerror or str(error)
+
+
+def is_folder(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return path.is_dir()
+    return False
 
 
 def found_files(
@@ -67,15 +86,24 @@ def found_files(
     pairs: dict[tuple[Path, Path], None] = {}
     refused = []
     for source in sources:
-        if not source.is_dir():
+        if not is_folder(source):
             pairs[source, Path(source.name)] = None
             continue
-        inside = [(p, p.relative_to(source)) for p in sorted(source.rglob("*")) if p.is_file() and accepts(p)]
+        found = [(on_disk(p), p.relative_to(source)) for p in sorted(source.rglob("*")) if not is_other(p)]
+        inside = [(path, relative) for path, relative in found if accepts(path)]
         pairs |= dict.fromkeys(inside)
         if not inside:
             refused.append(Outcome(source, error="no files for this command in the folder"))
-    refused += [Outcome(path, error=reason) for path, _ in pairs if (reason := refusal(path))]
-    return [(path, relative) for path, relative in pairs if not refusal(path)], refused
+    reasons = {path: refusal(path) for path, _ in pairs}
+    refused += [Outcome(path, error=reason) for path, reason in reasons.items() if reason]
+    return [(path, relative) for path, relative in pairs if not reasons[path]], refused
+
+
+def is_other(path: Path) -> bool:
+    """Whether ``path`` is known to be no regular file; one that cannot be asked is named with the reason."""
+    with contextlib.suppress(OSError):
+        return not path.is_file()
+    return False
 
 
 def one_target(sources: Sequence[Path], output: Path, names: Names) -> bool:
@@ -84,8 +112,8 @@ def one_target(sources: Sequence[Path], output: Path, names: Names) -> bool:
     Raises:
         ValueError: if it is neither, or stands for several results.
     """
-    single = output == STANDARD or (output.suffix.lower() == names.suffix and not output.is_dir())
-    if single and (len(sources) > 1 or sources[0].is_dir()):
+    single = output == STANDARD or (output.suffix.lower() == names.suffix and not is_folder(output))
+    if single and (len(sources) > 1 or is_folder(sources[0])):
         raise ValueError(f"--output {output} is one file, for one input; name a folder")
     if output == STANDARD and sys.stdout.isatty():
         raise ValueError("--output - would write bytes to the terminal; redirect it")
@@ -127,19 +155,27 @@ def target_errors(jobs: Sequence[Job], force: bool) -> Iterator[str]:
     """For each job why its target cannot be written; empty if it can."""
     taken: set[Path] = set()
     for _, target in jobs:
-        if target == STANDARD:
-            yield ""
-        elif len(target.name.encode(errors="surrogateescape")) > LONGEST_NAME:
-            yield f"its result's name {target.name} would be longer than {LONGEST_NAME} bytes"
-        elif target in taken:
-            yield f"another input already becomes {target}"
-        elif target.exists() and not target.is_file():
-            yield f"{target} is there and not a regular file"
-        elif target.exists() and not force:
-            yield f"{target} exists; --force overwrites it"
-        else:
+        try:
+            error = target_error(target, taken, force)
+        except OSError as reason:
+            error = f"{target}: {reason.strerror or reason}"
+        if not error:
             taken.add(target)
-            yield ""
+        yield error
+
+
+def target_error(target: Path, taken: Collection[Path], force: bool) -> str:
+    if target == STANDARD:
+        return ""
+    if len(target.name.encode(errors="surrogateescape")) > LONGEST_NAME:
+        return f"its result's name {target.name} would be longer than {LONGEST_NAME} bytes"
+    if target in taken:
+        return f"another input already becomes {target}"
+    if target.exists() and not target.is_file():
+        return f"{target} is there and not a regular file"
+    if target.exists() and not force:
+        return f"{target} exists; --force overwrites it"
+    return ""
 
 
 def read_whole(path: Path) -> bytes:

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from cli.file_jobs import Job, Outcome, printable
+from cli.file_jobs import STANDARD, Job, Outcome, printable
 
 MAX_NAMES = 3
 Work = Callable[..., Outcome]
@@ -82,8 +82,11 @@ def _ctrl_c_ignored() -> Iterator[None]:
 
 
 def outcomes_of(work: Work, jobs: Sequence[Job], arguments: tuple, workers: int) -> Iterable[Outcome]:
-    """Outcomes as they come, from this process or from ``workers`` processes that share the cores."""
-    if workers == 1 or len(jobs) <= 1:
+    """Outcomes as they come, from this process or from ``workers`` processes that share the cores.
+
+    Standard input is read in this process, as the others have none.
+    """
+    if workers == 1 or len(jobs) <= 1 or any(job.source == STANDARD for job in jobs):
         yield from (guarded(work, job, *arguments) for job in jobs)
         return
     workers = min(workers, len(jobs))

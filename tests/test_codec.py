@@ -168,6 +168,18 @@ def test_standard_input_and_output(weights, capsysbinary, monkeypatch):
     assert np.array_equal(np.array(Image.open(io.BytesIO(png))), pixels(0, 7, 9, 3))
 
 
+def test_a_file_or_folder_may_be_called_dash(weights, capsys):
+    save("a.png", pixels(0, 7, 9, 3))
+    assert codec.main(["compress", "a.png", "--output", "./-", "--checkpoint", weights]) == 0
+    Path("x").mkdir()
+    Path("-/a.l3c").rename("x/-")
+    Path("-").rmdir()
+    Path("x/-").rename("-")
+    for command in (["info"], ["verify", "--checkpoint", weights]):
+        assert codec.main([*command, "./-"]) == 0
+    assert "9 x 7 RGB" in capsys.readouterr().out
+
+
 def test_one_input_one_named_file(weights):
     save("a.png", pixels(0, 7, 9, 3))
     assert codec.main(["compress", "a.png", "--output", "x.l3c", "--checkpoint", weights]) == 0
@@ -274,6 +286,26 @@ def test_strange_weights_are_refused(content):
     torch.save(content, "strange.pt")
     with pytest.raises(CheckpointError, match=r"strange\.pt"):
         load_network(Path("strange.pt"))
+
+
+def test_export_writes_what_it_has_loaded_again_and_nothing_else(weights, capsys, monkeypatch):
+    call = ["export", "--checkpoint", weights, "--output", "deep/mine.pt"]
+    assert codec.main(call) == 0
+    fingerprint = codec.load_codec(Path("deep/mine.pt")).fingerprint
+    assert fingerprint.hex() in capsys.readouterr().out
+    whole = Path("deep/mine.pt").read_bytes()
+    torch.save({"format": 1, "network": NETWORK, "state_dict": {"x": torch.zeros(1)}}, "strange.pt")
+    assert codec.main(["export", "--checkpoint", "strange.pt", "--output", "other/x.pt"]) == 2
+    assert "strange.pt does not fit" in capsys.readouterr().err and not Path("other").exists()
+
+    def refuse_rounded(path: Path) -> None:
+        if path != Path(weights):
+            raise ValueError("rounded too far")
+
+    monkeypatch.setattr(codec, "load_codec", refuse_rounded)
+    assert codec.main([*call, "--force"]) == 2
+    assert "rounded too far" in capsys.readouterr().err
+    assert [p.name for p in Path("deep").iterdir()] == ["mine.pt"] and Path("deep/mine.pt").read_bytes() == whole
 
 
 class Evil:

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 from datamodules.images.reading import SkippedImageError, decode, find_photos, map_in_threads
-from datamodules.loading.packing import fingerprint, remove_others, unfinished, write_whole
+from datamodules.loading.packing import fingerprint, remove_others
+from modules.components.files.whole_files import unfinished, write_whole
 
 VERSION = 1
 """Of what ``build`` writes; part of the fingerprint."""
@@ -72,12 +73,8 @@ def build(folder: Path, files: dict[str, list[Path]], cache: Path, key: str, siz
         else:
             skipped.setdefault(reason, []).append(path.relative_to(folder).as_posix())
     data = cache / f"images-{key}.npy"
-    try:
-        with unfinished(data).open("wb") as file:
-            np.save(file, images[[reason is None for reason in reasons]], allow_pickle=False)
-        unfinished(data).replace(data)
-    finally:
-        unfinished(data).unlink(missing_ok=True)
+    with unfinished(data) as temporary, temporary.open("wb") as file:
+        np.save(file, images[[reason is None for reason in reasons]], allow_pickle=False)
     write_whole(cache / f"index-{key}.json", json.dumps({"counts": counts, "skipped": skipped}).encode())
     remove_others(cache, key, "images-*.npy", "index-*.json")
 

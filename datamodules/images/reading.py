@@ -88,13 +88,12 @@ def decode(path: Path | BinaryIO, gray_to_rgb: bool = False) -> np.ndarray:
 
 
 def find_photos(folder: Path) -> list[Path]:
-    """All files below ``folder`` named like a photograph, hidden ones left out, ordered by relative path."""
-    found = [
-        Path(directory, name)
-        for directory, _, names in os.walk(folder)
-        for name in names
-        if Path(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-    ]
+    """All files below ``folder`` named like a photograph, but for hidden files and folders, by relative path."""
+    found: list[Path] = []
+    for directory, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        shown = (name for name in names if not name.startswith("."))
+        found += (Path(directory, name) for name in shown if Path(name).suffix.lower() in SUFFIXES)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 

@@ -1,8 +1,8 @@
-"""Packed copies of many small files: when one still matches its files, and how it is put in place.
+"""Packed copies of many small files: when one still matches its files, and which are no longer needed.
 
 A packed copy is one data file and one index, both named by a fingerprint of the files that they were made of, so
-changed files make a new copy. Each comes under its final name in one step and the index last: a build that was
-interrupted leaves no index, and two processes that build at once write the same bytes.
+changed files make a new copy. Each appears whole (``whole_files``) and the index last: a build that was interrupted
+leaves no index, and two processes that build at once write the same bytes.
 """
 
 import hashlib
@@ -17,17 +17,6 @@ def fingerprint(files: Iterable[tuple[str, os.stat_result]], *settings: object) 
     for name, status in files:
         digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def unfinished(path: Path) -> Path:
-    """Where this process writes what shall become ``path``."""
-    return path.with_name(f"{path.name}.{os.getpid()}.tmp")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write and put in place in one step."""
-    unfinished(path).write_bytes(content)
-    unfinished(path).replace(path)
 
 
 def remove_others(folder: Path, key: str, *patterns: str) -> None:

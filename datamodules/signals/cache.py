@@ -17,8 +17,9 @@ from typing import NamedTuple
 import numpy as np
 import wfdb
 
-from datamodules.loading.packing import fingerprint, remove_others, unfinished, write_whole
+from datamodules.loading.packing import fingerprint, remove_others
 from datamodules.loading.reporting import track
+from modules.components.files.whole_files import unfinished, write_whole
 
 UNITS_PER_MV = 1000
 MILLIVOLTS = {"V": 1000.0, "mV": 1.0, "uV": 0.001}
@@ -99,15 +100,11 @@ def build(folder: Path, cache: Path, key: str, sampling_rate: int, min_samples: 
     kept: list[str] = []
     offsets = [0]
     data = cache / f"signals-{key}.bin"
-    try:
-        with unfinished(data).open("wb") as file:
-            for name, signal in read_all(folder, names, sampling_rate, min_samples, skipped, quiet):
-                file.write(signal.astype("<i2").tobytes())
-                kept.append(name)
-                offsets.append(offsets[-1] + len(signal))
-        unfinished(data).replace(data)
-    finally:
-        unfinished(data).unlink(missing_ok=True)
+    with unfinished(data) as temporary, temporary.open("wb") as file:
+        for name, signal in read_all(folder, names, sampling_rate, min_samples, skipped, quiet):
+            file.write(signal.astype("<i2").tobytes())
+            kept.append(name)
+            offsets.append(offsets[-1] + len(signal))
     index = {"names": kept, "offsets": offsets, "skipped": skipped}
     write_whole(cache / f"index-{key}.json", json.dumps(index).encode())
     remove_others(cache, key, "signals-*.bin", "index-*.json")

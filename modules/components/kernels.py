@@ -67,8 +67,13 @@ class SourceCache(FunctionCache):
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        with contextlib.suppress(OSError):
+        """Keep a kernel; an index that is damaged, which saving reads first, is begun anew."""
+        try:
             super().save_overload(sig, data)
+        except Exception:  # as above, or what the disk raises
+            with contextlib.suppress(Exception):
+                self.flush()
+                super().save_overload(sig, data)
 
 
 def kernel(**options: Any) -> Callable[[Callable], Any]:

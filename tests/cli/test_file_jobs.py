@@ -1,5 +1,6 @@
 """Which file becomes which, and what is refused before any work is done."""
 
+import errno
 import io
 import os
 from pathlib import Path
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from cli import file_jobs
-from cli.file_jobs import STANDARD, Job, Names, find_jobs, printable, read_whole
+from cli.file_jobs import STANDARD, Job, Names, find_jobs, found_files, named, printable, read_whole
 
 COMPRESS = Names(".l3c", {".png", ".jpg"})
 DECOMPRESS = Names(".png", {".l3c"})
@@ -88,6 +89,15 @@ def test_standard_input_and_output(monkeypatch):
         plan(COMPRESS, "a.png", output="-")
 
 
+def test_only_a_bare_dash_is_standard_input():
+    assert named("-") == STANDARD and named("./a") == Path("a")
+    assert named("./-") == Path.cwd() / "-" and named("x/-") == Path("x/-")
+    touch("-", "x/-")
+    pairs, refused = found_files([named("./-"), Path("."), Path("x")], lambda path: True)
+    here = Path.cwd() / "-"
+    assert pairs == [(here, Path("-")), (Path("x/-"), Path("x/-")), (Path("x/-"), Path("-"))] and not refused
+
+
 def test_what_is_there_is_left_without_force():
     touch("a.png", "out/a.l3c")
     assert plan(COMPRESS, "a.png")[1] == ["a.png: out/a.l3c exists; --force overwrites it"]
@@ -115,6 +125,39 @@ def test_names_at_the_limit():
     touch(longest)
     assert plan(COMPRESS, longest)[0] == {longest: f"out/{'n' * 251}.l3c"}
     assert "longer than 255 bytes" in plan(Names(".l3c", ()), longest)[1][0]
+
+
+def test_a_path_that_the_system_refuses_is_refused_alone(monkeypatch):
+    touch("a.png", "in/b.png", "in/locked.png")
+    long = "n" * 300 + ".png"
+    assert plan(COMPRESS, long, "a.png") == ({"a.png": "out/a.l3c"}, [f"{long}: File name too long"])
+    assert plan(COMPRESS, long, output="x.l3c") == ({}, [f"{long}: File name too long"])
+    is_file = Path.is_file
+
+    def locked(self):
+        if "locked" in self.name:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return is_file(self)
+
+    monkeypatch.setattr(Path, "is_file", locked)
+    assert plan(COMPRESS, "in", "a.png") == (
+        {"in/b.png": "out/b.l3c", "a.png": "out/a.l3c"},
+        ["in/locked.png: Permission denied"],
+    )
+
+
+def test_a_target_that_the_system_refuses_is_refused_alone(monkeypatch):
+    touch("a.png", "b.png")
+    exists = Path.exists
+
+    def locked(self):
+        if self == Path("out/a.l3c"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return exists(self)
+
+    monkeypatch.setattr(Path, "exists", locked)
+    jobs, refused = plan(COMPRESS, "a.png", "b.png")
+    assert jobs == {"b.png": "out/b.l3c"} and refused == ["a.png: out/a.l3c: Permission denied"]
 
 
 def test_control_characters_are_escaped():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.file_jobs import Job, Outcome
+from cli.file_jobs import STANDARD, Job, Outcome
 from cli.job_pool import Interrupts, guarded, note_lines, outcomes_of, summary
 
 PROGRAM = """
@@ -124,6 +124,15 @@ def test_every_job_has_an_outcome(workers):
     outcomes = sorted(outcomes_of(half_fails, jobs, (2,), workers))
     assert [str(o.source) for o in outcomes] == ["0", "1", "2", "3"]
     assert [o.error for o in outcomes] == ["", "", "too large", "too large"]
+
+
+def own_process(job: Job) -> Outcome:
+    return Outcome(job.source, os.getpid())
+
+
+def test_standard_input_is_read_in_this_process():
+    jobs = [Job(Path("a"), Path("out")), Job(STANDARD, STANDARD)]
+    assert [o.bytes_in for o in outcomes_of(own_process, jobs, (), 2)] == [os.getpid()] * 2
 
 
 def test_a_worker_that_dies_is_an_outcome_too(monkeypatch):

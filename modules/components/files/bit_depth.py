@@ -1,4 +1,4 @@
-"""Bits per sample as the file has them, where Pillow cuts or stretches other depths to 8 bits without a word."""
+"""Samples as the file has them, where Pillow cuts or stretches other depths, or leaves channels out, without a word."""
 
 import re
 import struct
@@ -7,16 +7,17 @@ from typing import IO
 
 from PIL.ImageFile import ImageFile
 
+from modules.components.files.jp2 import codestream
+
 _PNG_PALETTE = 3
-_TIFF_BITS, _TIFF_SAMPLE_FORMAT, _TIFF_COLOUR_MAP = 258, 339, 320
-_SIZ = b"\xff\x4f\xff\x51"
+_TIFF_BITS, _TIFF_SAMPLES, _TIFF_SAMPLE_FORMAT, _TIFF_COLOUR_MAP = 258, 277, 339, 320
 _NETPBM_HEADER = re.compile(
     rb"P[2356](?:\s|#[^\r\n]*[\r\n])+\d+(?:\s|#[^\r\n]*[\r\n])+\d+(?:\s|#[^\r\n]*[\r\n])+(\d+)\s"
 )
 
 
 def depth_complaint(image: ImageFile, file: IO[bytes]) -> str | None:
-    """What is wrong with the depth of an opened image whose bytes are ``file``; None if its samples are 8 bits."""
+    """What of an opened image whose bytes are ``file`` is not 8 bits a sample, or not read; None if nothing is."""
     check = _CHECKS.get(image.format or "")
     return check(image, file) if check else None
 
@@ -33,7 +34,11 @@ def _png(image: ImageFile, file: IO[bytes]) -> str | None:
 
 
 def _tiff(image: ImageFile, file: IO[bytes]) -> str | None:
+    """Also the number of channels: Pillow leaves out those that are neither colour nor declared as alpha."""
     tags = image.tag_v2  # type: ignore[attr-defined]
+    bands = len(image.getbands())
+    if (samples := tags.get(_TIFF_SAMPLES, bands)) != bands:
+        return f"{samples} channels, of which {bands} would be read"
     if image.mode == "P":  # its colours have 16 bits; 8-bit ones are stored as v * 257 or v * 256
         colours = tags.get(_TIFF_COLOUR_MAP, ())
         exact = all(c % 257 == 0 for c in colours) or all(c % 256 == 0 for c in colours)
@@ -64,27 +69,6 @@ def _jpeg2000(image: ImageFile, file: IO[bytes]) -> str | None:
     if any(depth & 0x80 for depth in depths):
         return "signed samples"
     return _not_eight(next((depth + 1 for depth in depths if depth != 7), 8))
-
-
-def codestream(file: IO[bytes]) -> int | None:
-    """Where the codestream of a JPEG 2000 file starts: at once, or in its box "jp2c"."""
-    position = 0
-    while True:
-        file.seek(position)
-        head = file.read(16)
-        if head[:4] == _SIZ:
-            return position
-        if len(head) < 8:
-            return None
-        length, kind = struct.unpack_from(">I4s", head)
-        header = 8
-        if length == 1 and len(head) == 16:
-            length, header = struct.unpack_from(">Q", head, 8)[0], 16
-        if kind == b"jp2c":
-            return position + header
-        if length < header:  # 0: to the end of the file
-            return None
-        position += length
 
 
 def _bmp(image: ImageFile, file: IO[bytes]) -> str | None:

@@ -5,23 +5,25 @@ Read are the formats of ``FORMATS``, told by their content. ``open_image`` judge
 
 - ``unreadable``: truncated, damaged, or none of the formats;
 - ``not 8-bit RGB``: CMYK and other colour spaces, other than 8 bits (where Pillow would cut or stretch them without a
-  word), transparency;
+  word), transparency, channels beyond the colours;
 - ``over 200 megapixels``: on the header's word, before any pixel is allocated;
 - ``animated``: several pictures of equal standing (a phone's MPO has a first one, which counts).
 """
 
 import contextlib
+import math
 import struct
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffTags
 from PIL.ImageFile import ImageFile
 
 from modules.components.files.bit_depth import depth_complaint
+from modules.components.files.jp2 import icc_profile
 from modules.components.files.png import KEPT_CHUNKS, chunks_of
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000")
@@ -38,7 +40,15 @@ ANIMATED = "animated"
 _MODES = ("L", "RGB", "LA", "RGBA", "P")
 _REMEDIES = {"1": "convert it to 8-bit grayscale first", "CMYK": "convert it to RGB first"}
 _OTHER_METADATA = {"xmp": "XMP", "comment": "comment", "photoshop": "Photoshop resources"}
-_TIFF_TEXTS = {270, 271, 272, 305, 306, 315, 700, 33432, 34665, 34853}
+_TIFF_RESOLUTION = frozenset({282, 283})
+# What says how the pixels are stored, how large they are, or is kept: all that a TIFF's reader needs (TIFF 6.0).
+_TIFF_KEPT = frozenset(
+    {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 274, 277, 278, 279, 280, 281, 282, 283, 284}
+    | {292, 293, 296, 317, 320, 322, 323, 324, 325, 338, 339, 340, 341, 347, *range(512, 522), 529, 530, 531, 532}
+    | {34675}
+)
+MAX_NAMED = 20
+"""Of a file's tags that are dropped."""
 
 # Pillow warns above this and only refuses at twice its value; the refusal at MAX_PIXELS is open_image's. Its other
 # warnings are of metadata that it does not understand.
@@ -111,7 +121,7 @@ def _judge(image: ImageFile) -> None:
     with unmoved(image.fp) as file:
         complaint = depth_complaint(image, file)
     if complaint:
-        raise ImageError(NOT_RGB, f"{complaint}; convert it to 8 bits first")
+        raise ImageError(NOT_RGB, f"{complaint}; convert it to 8-bit RGB or grayscale first")
 
 
 @contextlib.contextmanager
@@ -137,6 +147,8 @@ def read_exact(source: Path | BinaryIO) -> ExactImage:
         notes = _notes(image)
         with unmoved(image.fp) as file:
             chunks = dict(chunks_of(file)) if image.format == "PNG" else {}
+            if image.format == "JPEG2000" and (profile := icc_profile(file)):
+                image.info["icc_profile"] = profile
         image.load()
         pixels = _opaque_pixels(image)
         metadata, dropped = _metadata(image, chunks)
@@ -179,10 +191,17 @@ def _metadata(image: ImageFile, chunks: dict[str, bytes]) -> tuple[dict[str, byt
         return kept, sorted(chunks.keys() - handled)
     if density := _pixels_per_metre(image):
         kept["pHYs"] = struct.pack(">IIB", *density, 1)
-    dropped = [name for key, name in _OTHER_METADATA.items() if image.info.get(key)]
-    if image.format == "TIFF" and _TIFF_TEXTS & set(image.tag_v2):  # type: ignore[attr-defined]
-        dropped.append("TIFF's descriptive tags")
-    return kept, dropped
+    if image.format == "TIFF":
+        return kept, _dropped_tags(image.tag_v2)  # type: ignore[attr-defined]
+    return kept, [name for key, name in _OTHER_METADATA.items() if image.info.get(key)]
+
+
+def _dropped_tags(tags: Iterable[int]) -> list[str]:
+    """Names of a TIFF's tags that say more than its pixels, numbers for those without one; of very many the first."""
+    names = [(TiffTags.lookup(tag).name, tag) for tag in sorted(set(tags) - _TIFF_KEPT)]
+    dropped = [f"tag {tag}" if name == "unknown" else name for name, tag in names]
+    more = [f"{len(dropped) - MAX_NAMED} more tags"] if len(dropped) > MAX_NAMED else []
+    return dropped[:MAX_NAMED] + more
 
 
 def _pixels_per_metre(image: ImageFile) -> tuple[int, int] | None:
@@ -191,5 +210,10 @@ def _pixels_per_metre(image: ImageFile) -> tuple[int, int] | None:
         return None
     if image.format in ("JPEG", "MPO") and "jfif_unit" not in image.info:  # Pillow's own 72, or EXIF's, which is kept
         return None
-    x, y = (round(float(value) / 0.0254) for value in image.info["dpi"])
+    if image.format == "TIFF" and not set(image.tag_v2) >= _TIFF_RESOLUTION:  # type: ignore[attr-defined]  # Pillow's 1
+        return None
+    exact = [float(value) / 0.0254 for value in image.info["dpi"]]
+    if not all(math.isfinite(value) for value in exact):
+        return None
+    x, y = (round(value) for value in exact)
     return (x, y) if 0 < x < 2**31 and 0 < y < 2**31 else None

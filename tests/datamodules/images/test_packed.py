@@ -93,3 +93,22 @@ def test_a_cache_that_cannot_be_written(folder: Path) -> None:
     folder.with_name("cache").write_text("a file where a folder should be")
     with pytest.raises(ValueError, match=r"cannot write the cache .*set cache_dir"):
         packed(folder)
+
+
+@pytest.mark.parametrize("step", ["save", "json"])
+def test_an_interrupted_build_leaves_no_part(folder: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    save = np.save
+
+    def half(file, array, **options) -> None:
+        save(file, array[:1], **options)
+        raise KeyboardInterrupt
+
+    def stop(path: Path, content: bytes) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(*((image_cache.np, "save", half) if step == "save" else (image_cache, "write_whole", stop)))
+        packed(folder)
+    left = [path.suffix for path in folder.with_name("cache").iterdir()]
+    assert left == ([] if step == "save" else [".npy"])
+    assert len(packed(folder).labels) == 6

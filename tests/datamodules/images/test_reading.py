@@ -40,9 +40,15 @@ def test_lossless_formats_are_decoded_exactly(tmp_path: Path, suffix: str) -> No
 def test_suffixes(tmp_path: Path, write_photo, name: str) -> None:
     write_photo(tmp_path / "deep" / "er" / name)
     (tmp_path / "._a.png").write_bytes(b"")
+    write_photo(tmp_path / "deep" / ".thumbs" / "small" / name)
     (tmp_path / "notes.txt").write_text("")
     assert [path.name for path in find_photos(tmp_path)] == [name]
     assert decode(find_photos(tmp_path)[0]).shape == (40, 48, 3)
+
+
+def test_a_hidden_folder_that_is_named_is_searched(tmp_path: Path, write_photo) -> None:
+    write_photo(tmp_path / ".photos" / "a.png")
+    assert find_photos(tmp_path / ".photos") == [tmp_path / ".photos" / "a.png"] and not find_photos(tmp_path)
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGBA", "P", "LA", "1", "I;16"])

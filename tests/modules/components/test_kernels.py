@@ -74,15 +74,16 @@ def test_a_disk_that_is_full_when_the_kernel_is_kept(monkeypatch):
     assert kernel()(double)(4) == 8
 
 
-def test_a_damaged_entry_is_compiled_again(monkeypatch, tmp_path):
+@pytest.mark.parametrize("damage", [b"", b"\x80\x05garbage", None], ids=["empty", "garbage", "cut"])
+@pytest.mark.parametrize("suffix", [".nbc", ".nbi"])
+def test_a_damaged_entry_is_compiled_again_and_kept(monkeypatch, tmp_path, suffix, damage):
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     assert kernel()(double)(4) == 8
-    entries = [*tmp_path.rglob("*.nbc"), *tmp_path.rglob("*.nbi")]
-    assert len(entries) == 2
-    for entry in entries[:1]:
-        entry.write_bytes(b"\x80\x05garbage")
+    (entry,) = tmp_path.rglob(f"*{suffix}")
+    entry.write_bytes(entry.read_bytes()[:-5] if damage is None else damage)
+    for hits in (0, 1):
         again = kernel()(double)
-        assert again(4) == 8 and not again.stats.cache_hits
+        assert again(4) == 8 and sum(again.stats.cache_hits.values()) == hits
 
 
 @pytest.mark.parametrize("options", [{}, {"fastmath": True}])

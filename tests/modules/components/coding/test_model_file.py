@@ -1,6 +1,7 @@
 """A fingerprint changes with everything that changes outputs, and with nothing else."""
 
 import copy
+import resource
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,72 @@ def test_weights_come_back_and_networks_without_arguments_are_refused():
     save_weights(Path("block.pt"), block, {}, half=False)
     with pytest.raises(CheckpointError, match="no network that a codec"):
         load_network(Path("block.pt"))
+
+
+def refused(content: object, message: str) -> None:
+    torch.save(content, "strange.pt")
+    with pytest.raises(CheckpointError, match=r"strange\.pt") as error:
+        load_network(Path("strange.pt"))
+    assert message in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+def weights(state: object = None, class_name: str = "L3CNet", **arguments) -> dict:
+    network = {
+        "class_path": f"modules.l3c.nets.{class_name}",
+        "init_args": {"channels": 8, "num_blocks": 1} | arguments,
+    }
+    return {"format": 1, "network": network, "state_dict": l3c().state_dict() if state is None else state}
+
+
+ZERO = torch.zeros(1)
+CLASS = {"class_path": "modules.l3c.nets.L3CNet"}
+CYCLE: list = []
+CYCLE.append(CYCLE)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"hyper_parameters": {}}, "which network"),
+        ({"hyper_parameters": "x", "state_dict": {}}, "which network"),
+        ({"hyper_parameters": {"network": CLASS}}, "no weights by name"),
+        ({"hyper_parameters": {"network": CLASS}, "state_dict": {1: ZERO}}, "no weights by name"),
+        ({"hyper_parameters": {"network": CLASS}, "state_dict": [1]}, "no weights by name"),
+        ({"format": 1, "network": CLASS, "state_dict": {"a": 5}}, "holds a int as weight a"),
+        ({"format": 1, "network": CLASS | {"init_args": 5}, "state_dict": {}}, "by name what"),
+        ({"format": 1, "network": CLASS | {"init_args": {1: 5}}, "state_dict": {}}, "by name what"),
+        (weights(channels=torch.tensor([8.0])), "plain arguments, not Tensor"),
+        (weights(sigma=10**400), "not plain"),
+        (weights(sigma=CYCLE), "not plain"),
+        (weights(num_levels=1), "division by zero"),
+        (weights({}, "Pyramid"), "unexpected keyword"),
+        ({"format": 1, "network": {"class_path": "modules.l3c.nets.Pyramid"}, "state_dict": {}}, "no weights"),
+        (weights({}, "functional"), "no network that a codec"),
+        (weights(l3c().state_dict() | {"more": ZERO}), "weight more is (1,), not known"),
+        (
+            weights({n: t for n, t in l3c().state_dict().items() if n != "rescale.bias"}),
+            "rescale.bias is missing, not (3,)",
+        ),
+        (weights(l3c().state_dict() | {"rescale.bias": torch.zeros(1, 3)}), "rescale.bias is (1, 3), not (3,)"),
+        (weights(l3c().state_dict() | {"rescale.bias": ZERO.expand(10**9)}), "smaller than the weights"),
+    ],
+)
+def test_strange_files_are_refused_in_one_line(content, message):
+    refused(content, message)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"channels": 10_000},
+        {"num_blocks": 60_000},
+        {"num_scales": 10**9},
+        {"num_levels": 10**11},
+        {"num_blocks": 10**12},
+    ],
+    ids=str,
+)
+def test_what_a_small_file_asks_for_is_never_built(arguments):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refused(weights(**arguments), "does not fit")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from modules.components.files import images
-from modules.components.files.bit_depth import codestream
 from modules.components.files.images import ANIMATED, NOT_RGB, TOO_LARGE, UNREADABLE, ImageError, open_image, read_exact
+from modules.components.files.jp2 import codestream, icc_profile
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 GRAY = RGB[..., 0].copy()
@@ -80,6 +80,28 @@ def deep_tiff(**tags) -> bytes:
     return encoded(image, "TIFF", tiffinfo=directory)
 
 
+def spectral_tiff(samples: int, extra: int) -> bytes:
+    """A TIFF of 8-bit channels, by hand: Pillow writes no others than its modes have."""
+    colours = 3 if samples > 2 else 1
+    after = 8 + 2 + 12 * 10 + 4
+    values = struct.pack(f"<{samples}H", *[8] * samples), struct.pack(f"<{samples}H", *[extra] * samples)
+    entries = [
+        (256, 3, 1, 2),
+        (257, 3, 1, 1),
+        (258, 3, samples, after if samples > 2 else 8 | 8 << 16),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2 if colours == 3 else 1),
+        (273, 4, 1, after + 40),
+        (277, 3, 1, samples),
+        (278, 4, 1, 1),
+        (279, 4, 1, 2 * samples),
+        (338, 3, samples - colours, after + 20 if samples - colours > 2 else extra | extra << 16),
+    ]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    tables = values[0].ljust(20, b"\0") + values[1].ljust(20, b"\0")
+    return b"II*\0" + struct.pack("<I", 8) + directory + bytes(4) + tables + b"\xff" * 2 * samples
+
+
 def bmp_555() -> bytes:
     header = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 0, 4, 0, 0, 0, 0)
     return b"BM" + struct.pack("<IHHI", 58, 0, 0, 54) + header + b"\xff\x7f\x01\x02"
@@ -128,6 +150,9 @@ OTHER_DEPTHS = {
     "signed TIFF": (lambda: deep_tiff(_339=2), "signed"),
     "16-bit palette TIFF": (wide_palette_tiff, "palette of 16"),
     "16-bit BMP": (bmp_555, "5 or 6 bits"),
+    "TIFF of RGB and infrared": (lambda: spectral_tiff(4, 0), "4 channels, of which 3"),
+    "TIFF of five channels": (lambda: spectral_tiff(5, 0), "5 channels, of which 3"),
+    "TIFF of gray and another": (lambda: spectral_tiff(2, 0), "2 channels, of which 1"),
 }
 
 
@@ -136,6 +161,14 @@ def test_other_depths_are_refused(name):
     make, message = OTHER_DEPTHS[name]
     error = error_of(make())
     assert message in str(error) and error.reason == NOT_RGB
+
+
+def test_an_alpha_channel_of_a_tiff_is_no_further_channel():
+    for samples in (2, 4):
+        found = read(spectral_tiff(samples, 2))
+        assert (found.pixels == 255).all() and found.notes == ["its alpha, opaque everywhere, is dropped"]
+    assert read(encoded(Image.fromarray(RGB).convert("RGBA"), "TIFF")).pixels.shape == (6, 9, 3)
+    assert read(encoded(Image.fromarray(RGB).convert("YCbCr"), "TIFF", compression="jpeg")).pixels.shape == (6, 9, 3)
 
 
 def test_netpbm_up_to_255_is_read_with_comments_and_as_text():
@@ -236,7 +269,53 @@ def test_resolution_profile_and_exif_of_other_formats():
     assert jpeg.notes == ["dropped: comment"]
     assert "pHYs" not in read(encoded(RGB, "JPEG")).metadata
     assert "pHYs" not in read(encoded(RGB, "JPEG", exif=exif)).metadata  # Pillow makes 72 dpi of a missing one
-    assert read(encoded(RGB, "TIFF", description="hello")).notes == ["dropped: TIFF's descriptive tags"]
+
+
+def test_every_tag_of_a_tiff_that_is_dropped_is_named():
+    assert read(encoded(RGB, "TIFF", description="hello")).notes == ["dropped: ImageDescription"]
+    assert not read(encoded(RGB, "TIFF", icc_profile=b"profile", dpi=(300, 300))).notes
+    found = read(deep_tiff(_33550=(1.0, 1.0, 0.0), _34735=(1, 1, 0, 0), _33723=b"iptc", _34377=b"8BIM", _65000="own"))
+    names = "ModelPixelScaleTag, IptcNaaInfo, PhotoshopInfo, GeoKeyDirectoryTag, tag 65000"
+    assert found.notes == [f"dropped: {names}"]
+    many = read(deep_tiff(**{f"_{tag}": "own" for tag in range(65000, 65025)}))
+    assert many.notes[0].endswith("tag 65019, 5 more tags") and "tag 65000, " in many.notes[0]
+
+
+def test_a_tiff_has_the_resolution_that_it_states_and_no_other():
+    assert not read(encoded(RGB, "TIFF")).metadata
+    assert not read(deep_tiff(_282=72.0)).metadata  # in one direction only
+    stated = encoded(RGB, "TIFF", dpi=(300, 254))
+    assert read(stated).metadata["pHYs"] == struct.pack(">IIB", 11811, 10000, 1)
+    for fraction in ((300, 0), (0, 0)):
+        found = read(stated.replace(struct.pack("<II", 300, 1), struct.pack("<II", *fraction)))
+        assert not found.metadata and np.array_equal(found.pixels, RGB)
+
+
+def with_colour_box(content: bytes, long: bool = False, declared: int | None = None) -> bytes:
+    """A JPEG 2000 file of RGB whose box "colr" holds ``content``."""
+    data = encoded(RGB, "JPEG2000", irreversible=False)
+    header, colour = data.index(b"jp2h") - 4, data.index(b"colr") - 4
+    (header_size,), (colour_size,) = struct.unpack_from(">I", data, header), struct.unpack_from(">I", data, colour)
+    size = len(content) + (16 if long else 8) if declared is None else declared
+    box = (struct.pack(">I4sQ", 1, b"colr", size) if long else struct.pack(">I4s", size, b"colr")) + content
+    start = struct.pack(">I", header_size + len(box) - colour_size)
+    return data[:header] + start + data[header + 4 : colour] + box + data[colour + colour_size :]
+
+
+def test_the_profile_of_a_jpeg_2000_is_kept():
+    for method in (2, 3):
+        for long in (False, True):
+            found = read(with_colour_box(bytes([method, 0, 0]) + b"a profile", long))
+            assert found.metadata == {"icc_profile": b"a profile"} and np.array_equal(found.pixels, RGB)
+    assert not read(encoded(RGB, "JPEG2000", irreversible=False)).metadata
+    assert not read(encoded(RGB, "JPEG2000", irreversible=False, no_jp2=True)).metadata
+    assert not read(with_colour_box(bytes([1, 0, 0]) + struct.pack(">I", 16) + b"more")).metadata
+
+
+@pytest.mark.parametrize("declared", [0, 7, 11, 2**31, 2**32 - 1])
+def test_a_colour_box_of_another_length_ends_in_its_header_box(declared):
+    data = with_colour_box(b"\2\0\0a profile", declared=declared)
+    assert icc_profile(io.BytesIO(data)) == (b"a profile" if declared == 0 else b"")  # 0: up to the end
 
 
 def test_a_missing_file_is_not_a_damaged_one(tmp_path: Path):

@@ -45,10 +45,16 @@ class CurveLog:
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 for name in metrics.keys() - self.known:
-                    logger.experiment.define_metric(name, step_metric=AXIS)
+                    define_axis(logger, name)
             step = trainer.global_step - 1  # as Lightning counts its rows
             logger.log_metrics(metrics | {"generation": generation, AXIS: epochs}, step=step)
         self.known |= metrics.keys()
+
+
+def define_axis(logger: Any, name: str) -> None:
+    """Through the logger where it keeps such calls until wandb's run is open, as cli/wandb_session.py's does."""
+    define = getattr(logger, "define_metric", None) or logger.experiment.define_metric
+    define(name, step_metric=AXIS)
 
 
 def curves_figure(history: Sequence[tuple[int, int, float]], scores: Mapping[str, float], metric: str) -> Figure:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
+from unittest.mock import call as mock_call
 
 import pytest
 import torch
@@ -25,6 +26,8 @@ from callbacks.generations import Generations
 from callbacks.reports.generation_curves import curves_figure
 from callbacks.reports.generation_scores import papers_ensembles
 from callbacks.rng_state import RngState
+from cli import claim
+from cli.wandb_session import OurWandbLogger
 from datamodules.loading.loaders import evaluation_loader, training_loader
 from modules.components.frozen import Frozen
 
@@ -457,6 +460,34 @@ def test_wandb_draws_them_over_the_epochs_of_a_generation(tmp_path: Path, monkey
     axes = {call.args[0]: call.kwargs["step_metric"] for call in run_of_wandb.define_metric.call_args_list}
     assert axes == {f"gen{g}/val/error": "epoch_in_generation" for g in range(3)}
     pictures.assert_called_once_with("generations", [str(tmp_path / "generations.png")])
+
+
+class Begin(Callback):
+    """Stands for the run's record, which comes after Generations."""
+
+    def on_train_batch_end(self, *args: object) -> None:
+        claim.begin()
+
+
+@pytest.mark.parametrize("options", [{"log_every_n_steps": 1}, {"accumulate_grad_batches": 3, "log_every_n_steps": 1}])
+def test_our_wandb_logger_draws_them_too(
+    tmp_path: Path, options: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run opens only after the first batch, when a row of that batch may wait already."""
+    page = MagicMock()
+    monkeypatch.setattr("wandb.init", lambda **_: page)
+    with claim.session():
+        logger = OurWandbLogger(save_dir=tmp_path, id="ab")
+        monkeypatch.setattr(logger, "log_image", MagicMock())
+        generations = Generations(1, str(tmp_path / "checkpoints"))
+        trainer = make_trainer(tmp_path, generations, logger=logger, **options)
+        trainer.callbacks.append(Begin())  # type: ignore[attr-defined]
+        trainer.fit(Talkative(), training_loader(data(), 4, 0, 0, trainer), evaluation_loader(data(), 12, 0, None))
+    axes = {call.args[0]: call.kwargs.get("step_metric") for call in page.define_metric.call_args_list}
+    assert axes["gen0/train/batch"] == axes["gen1/val/error"] == "epoch_in_generation"
+    calls = page.method_calls
+    first_row = next(number for number, call in enumerate(calls) if call[0] == "log")
+    assert first_row > calls.index(mock_call.define_metric("gen0/train/batch", step_metric="epoch_in_generation"))
 
 
 def test_the_best_generation_is_logged_and_not_its_mean_with_the_last(tmp_path: Path) -> None:

@@ -164,6 +164,7 @@ class Generations(Callback):
                 f"a generation must end with a validation: let val_check_interval divide {batches} batches"
             )
         self._teach(pl_module)
+        self.curves.start(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch // self.epochs > self.generation - self.first:

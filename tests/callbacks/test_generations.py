@@ -428,6 +428,14 @@ class Talkative(Chain):
         return loss
 
 
+class Numbering(Chain):
+    """Logs which batch of the run it is."""
+
+    def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
+        self.log("train/batch", float(3 * self.current_epoch + batch_index))
+        return super().training_step(batch, batch_index)
+
+
 def test_generations_are_logged_over_their_own_epochs(tmp_path: Path) -> None:
     rows = Rows()
     run(tmp_path, module=Talkative(list(range(9))), logger=rows, log_every_n_steps=2)
@@ -437,6 +445,17 @@ def test_generations_are_logged_over_their_own_epochs(tmp_path: Path) -> None:
     for g in range(3):
         ends = [(3 * g + e, g, e + 1, 9 * g + 3 * e + 2) for e in range(3)]
         assert rows.curve(f"gen{g}/train/number") == rows.curve(f"gen{g}/val/error") == ends
+
+
+def test_a_step_of_accumulated_gradients_is_logged_once(tmp_path: Path) -> None:
+    """With the metrics of its last batch, also in a process that goes on: no step, no row."""
+    rows, rest = Rows(), Rows()
+    options = {"log_every_n_steps": 1, "accumulate_grad_batches": 2}
+    run(tmp_path, module=Numbering(list(range(9))), logger=rows, **options)
+    expected = torch.tensor([(batch, 0, (batch + 1) / 3, step) for step, batch in enumerate((1, 2, 4, 5, 7, 8))])
+    torch.testing.assert_close(torch.tensor(rows.curve("gen0/train/batch")), expected)
+    run(tmp_path, resume="epoch4", module=Numbering(list(range(9))), logger=rest, **options)
+    assert rest.curve("gen1/train/batch") == rows.curve("gen1/train/batch")[4:]
 
 
 def test_a_validation_is_logged_once(tmp_path: Path) -> None:

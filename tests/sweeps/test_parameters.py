@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from scipy.io import savemat
@@ -16,6 +17,7 @@ import sweep
 import train
 from callbacks.reports.codec_report import CodecReport
 from datamodules.cifar import CIFAR10_CLASSES
+from modules.born_again.resnet import WideResNet
 from tests.modules.ecg.wfdb_files import write_set
 
 ROOT = Path(__file__).parents[2]
@@ -41,8 +43,11 @@ def cifar(root: Path) -> list[str]:
             folder = root / "cifar10_jpeg" / split / name
             folder.mkdir(parents=True)
             Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / "0000.jpg")
-    narrow = ["--model.init_args.student.init_args.base_channels=2"]
-    return [*narrow, "--trainer.max_epochs=1", "--data.init_args.batch_size=5"]
+    narrow = [f"--model.init_args.{network}.init_args.base_channels=2" for network in ("student", "teacher")]
+    teacher, file = WideResNet(depth=10, width=1, base_channels=2), root / "generation_0.ckpt"
+    torch.save({"state_dict": {f"student.{name}": value for name, value in teacher.state_dict().items()}}, file)
+    given = [*narrow, f"--model.init_args.teacher_weights={file}"]
+    return [*given, "--trainer.max_epochs=1", "--data.init_args.batch_size=5"]
 
 
 def ecg(root: Path) -> list[str]:

@@ -56,8 +56,10 @@ class ParsimonyCLI(LightningCLI):
         self.save_config_kwargs = {"description": self.description, "subcommand": self.subcommand}
 
     def check_checkpoint(self, path: str | None) -> None:
-        """Folders (sharded checkpoints) and remote files are left to Lightning."""
+        """What sharded checkpoints hold, and remote files, are left to Lightning."""
         file, is_fit = Path(str(path).removeprefix("file://")), self.subcommand == "fit"
+        if path and file.is_dir():
+            checkpoint_file.require_sharded(file)
         if path and file.is_file():
             content = checkpoint_file.require(file, training=is_fit)
             if is_fit:

@@ -524,6 +524,13 @@ def test_a_fast_dev_run_leaves_the_files_of_a_run(tmp_path: Path) -> None:
     assert [file.read_bytes() for file in files] == before
 
 
+@pytest.mark.parametrize("saved", ["batch5", "epoch4"])
+def test_a_fast_dev_run_does_not_go_on_with_a_chain(tmp_path: Path, saved: str) -> None:
+    run(tmp_path)
+    with pytest.raises(ValueError, match="fast_dev_run tries a chain of generations from its start: leave out"):
+        run(tmp_path, resume=saved, fast_dev_run=1)
+
+
 def test_files_of_others_are_no_generations(tmp_path: Path) -> None:
     run(tmp_path)
     for name in ("generation_1.old.ckpt", "generation_best.ckpt"):

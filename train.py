@@ -18,7 +18,7 @@ from pytorch_lightning.cli import ArgsType, LightningCLI
 
 from callbacks.checkpoint_on_signal import exit_on_signal
 from callbacks.predictions import write_predictions
-from cli import checkout, claim, hints, quiet, run_folder, wandb_session
+from cli import callback_switches, checkout, claim, hints, quiet, run_folder, wandb_session
 from cli.metrics_table import write_merged
 from cli.plain_errors import PlainErrorParser, one_line_errors
 from cli.result import origin, print_summary, save_result, summarize
@@ -52,11 +52,14 @@ class ParsimonyCLI(LightningCLI):
         self.origin, self.description = origin(self.words), describe(self._parser(self.subcommand), config)
         self.folder = run_folder.place(config, str(self.subcommand), fingerprint(self.description))
         self.check_checkpoint(config.ckpt_path)  # now it is clear what best and last are
+        callback_switches.apply(config.trainer)
         self.save_config_kwargs = {"description": self.description, "subcommand": self.subcommand}
 
     def check_checkpoint(self, path: str | None) -> None:
-        """Folders (sharded checkpoints) and remote files are left to Lightning."""
+        """What sharded checkpoints hold, and remote files, are left to Lightning."""
         file, is_fit = Path(str(path).removeprefix("file://")), self.subcommand == "fit"
+        if path and file.is_dir():
+            checkpoint_file.require_sharded(file)
         if path and file.is_file():
             content = checkpoint_file.require(file, training=is_fit)
             if is_fit:

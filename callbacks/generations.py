@@ -66,7 +66,8 @@ class Generations(Callback):
 
     Raises:
         ValueError: for a trainer without a number of epochs or validation at a generation's end, another strategy, a
-            module that is no ``BornAgain``, or ensembles of generations that there are not.
+            module that is no ``BornAgain``, ensembles of generations that there are not, or a ``fast_dev_run`` that
+            should go on with a run.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Generations(Callback):
                 raise ValueError(f"an ensemble is a word that is not gen... and its generations, got {name}: {members}")
         self.count, self.files, self.monitor = generations, GenerationFiles(Path(dirpath)), monitor
         self.sign, self.keep, self.seed, self.ensembles = 1.0 if mode == "max" else -1.0, keep, seed, ensembles
-        self.epochs = 0
+        self.epochs, self.is_trial = 0, False
         self.generation, self.first = 0, 0
         self.kept: dict[int, Kept] = {}
         self.history: list[tuple[int, int, float]] = []
@@ -113,6 +114,8 @@ class Generations(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self.is_trial:  # it would train nothing: the few batches that it has are behind the checkpoint
+            raise ValueError("fast_dev_run tries a chain of generations from its start: leave out --ckpt_path")
         if "teacher" not in state_dict:
             raise ValueError(
                 "the checkpoint is of an older version, whose chains cannot go on: begin with its last "
@@ -137,7 +140,7 @@ class Generations(Callback):
         # Frozen now, what a student inherits is unknown to optimizers and DDP; the weights may be read only later.
         self._hand_down(chain)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            self.epochs = 1
+            self.epochs, self.is_trial = 1, True
             return
         epochs, every = trainer.max_epochs, trainer.check_val_every_n_epoch
         if epochs is None or epochs < 1 or trainer.max_steps != -1:
@@ -164,6 +167,7 @@ class Generations(Callback):
                 f"a generation must end with a validation: let val_check_interval divide {batches} batches"
             )
         self._teach(pl_module)
+        self.curves.start(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.current_epoch // self.epochs > self.generation - self.first:

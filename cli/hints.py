@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 COMMANDS = ("fit", "validate", "test", "predict")
-ASKING = ("-h", "--help", "--version")
+ASKING = ("-h", "--help", "--version", "--print_config")
 EXPERIMENT = "--config configs/<method>/<experiment>.yaml"
 
 

@@ -5,6 +5,7 @@ at which it begins; what an earlier process logged from there on, behind its las
 """
 
 import csv
+import math
 from pathlib import Path
 
 from pytorch_lightning import Trainer
@@ -15,13 +16,15 @@ START = "first_step"
 
 
 def note_start(trainer: Trainer) -> None:
-    """Called when a fit begins or goes on."""
+    """Called before a process's first batch: only then has Lightning counted the step that saved its checkpoint."""
     step = trainer.fit_loop.epoch_loop._batches_that_stepped  # the loggers' step
     for logger in trainer.loggers:
         if isinstance(logger, CSVLogger):
             folder = Path(logger.log_dir)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / START).write_text(f"{step}\n")
+            unfinished = folder / f"{START}.tmp"
+            unfinished.write_text(f"{step}\n")
+            unfinished.replace(folder / START)
 
 
 def rows_of(file: Path) -> list[Row]:
@@ -37,7 +40,8 @@ def merged(folder: Path) -> list[Row]:
     starts = sorted(folder.glob(f"csv/version_*/{START}"), key=lambda path: int(path.parent.name.rpartition("_")[2]))
     rows: list[Row] = []
     for start in starts:
-        first = int(start.read_text())
+        text = start.read_text().strip()
+        first = int(text) if text.isdecimal() else math.inf  # a power cut may leave it empty: nothing is taken back
         rows = [row for row in rows if int(row["step"]) < first] + rows_of(start.with_name("metrics.csv"))
     return rows
 

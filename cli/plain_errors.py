@@ -14,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning.cli import LightningArgumentParser
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-USER_ERRORS = (ValueError, FileNotFoundError, OmegaConfBaseException, MisconfigurationException)
+WRONG_PATHS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+USER_ERRORS = (ValueError, *WRONG_PATHS, OmegaConfBaseException, MisconfigurationException)
 """What our modules, our data, OmegaConf and Lightning raise where the command or the config is wrong."""
 
 NOISE = re.compile(
@@ -29,6 +30,7 @@ SHORTER = (
     (r"Expected a path but (\S+) either not accessible or invalid", r"no such file: \1"),
     (r"\. Got value: Namespace\(.*\)$", ""),
     (r"in \"<unicode string>\", ", ""),
+    (r"^\[Errno \d+\] ", ""),
     (r"raised while resolving interpolation", "in an interpolation"),
 )
 

@@ -48,6 +48,7 @@ class RunRecord(SaveConfigCallback):
         self.start = time.monotonic()
         self.earlier: dict[str, Any] = {"seconds": 0.0, "metrics": {}}
         self.trainer: Trainer | None = None
+        self.has_noted_start = False
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Rank zero only: no collective (``trainer.log_dir`` is one) may stand here."""
@@ -84,8 +85,12 @@ class RunRecord(SaveConfigCallback):
             self.earlier = state_dict
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
+        self.has_noted_start = False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        if not self.has_noted_start and trainer.is_global_zero:
             metrics_table.note_start(trainer)
+        self.has_noted_start = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         claim.begin()

@@ -54,6 +54,10 @@ class OurWandbLogger(WandbLogger):
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         self._log(super().log_metrics, metrics, step)
 
+    def define_metric(self, name: str, step_metric: str) -> None:
+        """Draw ``name`` over ``step_metric`` on the run's page."""
+        self._log(lambda: self.experiment.define_metric(name, step_metric=step_metric))
+
     def _log(self, write: Callable[..., None], *content: Any) -> None:
         self.waiting.append((write, content))
         if claim.has_begun():

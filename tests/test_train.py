@@ -91,11 +91,14 @@ def result(number: str = "000", command: str = "fit") -> dict[str, Any]:
         (["--ckpt_path=other.ckpt"], "does not fit Toy: weights 4 missing (network.layers.0.weight)"),
         (["--ckpt_path=number.ckpt"], "does not fit Toy: "),
         (["--ckpt_path=foreign.ckpt"], "foreign.ckpt is no checkpoint of a run"),
+        (["--ckpt_path=folder"], "folder is a folder and no sharded checkpoint: name the file in it"),
+        (["--run.dir=toy.yaml/runs"], "Not a directory: 'toy.yaml/runs"),
         (["--weights_only=false"], "would run code that a checkpoint brings along"),
     ],
 )
 def test_a_mistake_is_one_line(options: list[str], line: str, capfd: pytest.CaptureFixture) -> None:
     Path("unknown.yaml").write_text("modle: 3\n")
+    Path("folder").mkdir()
     Path("include.yaml").write_text("data: ../data/nowhere.yaml\n")
     wrong_checkpoints()
     with pytest.raises(SystemExit) as stop:

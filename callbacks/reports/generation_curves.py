@@ -25,13 +25,19 @@ class CurveLog:
         self.stepwise: set[str] | None = None
         self.validated = False
         self.known: set[str] = set()
+        self.steps = 0
+
+    def start(self, trainer: Trainer) -> None:
+        """A process trains from here on."""
+        self.steps = trainer.global_step
 
     def after_batch(self, trainer: Trainer, generation: int, epochs: float) -> None:
         """``epochs`` of the generation are done."""
         if self.stepwise is None:  # what stands there after a process's first batch was logged on a step
             self.stepwise = {name for name in trainer.callback_metrics if name.startswith("train/")}
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and trainer.global_step % every == 0:
+        has_stepped, self.steps = trainer.global_step != self.steps, trainer.global_step
+        if every and has_stepped and trainer.global_step % every == 0:  # not where gradients are only accumulated
             self._log(trainer, generation, epochs, self.stepwise)
 
     def after_epoch(self, trainer: Trainer, generation: int, epochs: float) -> None:
@@ -45,10 +51,16 @@ class CurveLog:
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 for name in metrics.keys() - self.known:
-                    logger.experiment.define_metric(name, step_metric=AXIS)
+                    define_axis(logger, name)
             step = trainer.global_step - 1  # as Lightning counts its rows
             logger.log_metrics(metrics | {"generation": generation, AXIS: epochs}, step=step)
         self.known |= metrics.keys()
+
+
+def define_axis(logger: Any, name: str) -> None:
+    """Through the logger where it keeps such calls until wandb's run is open, as cli/wandb_session.py's does."""
+    define = getattr(logger, "define_metric", None) or logger.experiment.define_metric
+    define(name, step_metric=AXIS)
 
 
 def curves_figure(history: Sequence[tuple[int, int, float]], scores: Mapping[str, float], metric: str) -> Figure:

@@ -9,6 +9,9 @@ import torch
 
 VERSION, TRAINING_STATE = "pytorch-lightning_version", ("optimizer_states", "lr_schedulers")
 
+SHARDED = (".metadata", "meta.pt", "latest", "checkpoint")
+"""One of these is in the folder that Lightning's FSDP or DeepSpeed makes of a checkpoint."""
+
 
 class CheckpointError(ValueError):
     """A file that is no checkpoint of this project, or not the one that is needed."""
@@ -61,3 +64,9 @@ def require(path: Path | str, training: bool) -> dict[str, Any]:
     if training and not (isinstance(loops, dict) and "fit_loop" in loops and all(k in content for k in TRAINING_STATE)):
         raise CheckpointError(f"{path} holds weights only: test and predict take it, but fit goes on from a last.ckpt")
     return content
+
+
+def require_sharded(folder: Path) -> None:
+    """Raise a CheckpointError for a folder that is no checkpoint."""
+    if not any((folder / name).exists() for name in SHARDED):
+        raise CheckpointError(f"{folder} is a folder and no sharded checkpoint: name the file in it")

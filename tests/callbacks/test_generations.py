@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import MagicMock
+from unittest.mock import call as mock_call
 
 import pytest
 import torch
@@ -25,6 +26,8 @@ from callbacks.generations import Generations
 from callbacks.reports.generation_curves import curves_figure
 from callbacks.reports.generation_scores import papers_ensembles
 from callbacks.rng_state import RngState
+from cli import claim
+from cli.wandb_session import OurWandbLogger
 from datamodules.loading.loaders import evaluation_loader, training_loader
 from modules.components.frozen import Frozen
 
@@ -425,6 +428,14 @@ class Talkative(Chain):
         return loss
 
 
+class Numbering(Chain):
+    """Logs which batch of the run it is."""
+
+    def training_step(self, batch: list[Tensor], batch_index: int) -> Tensor:
+        self.log("train/batch", float(3 * self.current_epoch + batch_index))
+        return super().training_step(batch, batch_index)
+
+
 def test_generations_are_logged_over_their_own_epochs(tmp_path: Path) -> None:
     rows = Rows()
     run(tmp_path, module=Talkative(list(range(9))), logger=rows, log_every_n_steps=2)
@@ -434,6 +445,17 @@ def test_generations_are_logged_over_their_own_epochs(tmp_path: Path) -> None:
     for g in range(3):
         ends = [(3 * g + e, g, e + 1, 9 * g + 3 * e + 2) for e in range(3)]
         assert rows.curve(f"gen{g}/train/number") == rows.curve(f"gen{g}/val/error") == ends
+
+
+def test_a_step_of_accumulated_gradients_is_logged_once(tmp_path: Path) -> None:
+    """With the metrics of its last batch, also in a process that goes on: no step, no row."""
+    rows, rest = Rows(), Rows()
+    options = {"log_every_n_steps": 1, "accumulate_grad_batches": 2}
+    run(tmp_path, module=Numbering(list(range(9))), logger=rows, **options)
+    expected = torch.tensor([(batch, 0, (batch + 1) / 3, step) for step, batch in enumerate((1, 2, 4, 5, 7, 8))])
+    torch.testing.assert_close(torch.tensor(rows.curve("gen0/train/batch")), expected)
+    run(tmp_path, resume="epoch4", module=Numbering(list(range(9))), logger=rest, **options)
+    assert rest.curve("gen1/train/batch") == rows.curve("gen1/train/batch")[4:]
 
 
 def test_a_validation_is_logged_once(tmp_path: Path) -> None:
@@ -459,6 +481,34 @@ def test_wandb_draws_them_over_the_epochs_of_a_generation(tmp_path: Path, monkey
     pictures.assert_called_once_with("generations", [str(tmp_path / "generations.png")])
 
 
+class Begin(Callback):
+    """Stands for the run's record, which comes after Generations."""
+
+    def on_train_batch_end(self, *args: object) -> None:
+        claim.begin()
+
+
+@pytest.mark.parametrize("options", [{"log_every_n_steps": 1}, {"accumulate_grad_batches": 3, "log_every_n_steps": 1}])
+def test_our_wandb_logger_draws_them_too(
+    tmp_path: Path, options: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run opens only after the first batch, when a row of that batch may wait already."""
+    page = MagicMock()
+    monkeypatch.setattr("wandb.init", lambda **_: page)
+    with claim.session():
+        logger = OurWandbLogger(save_dir=tmp_path, id="ab")
+        monkeypatch.setattr(logger, "log_image", MagicMock())
+        generations = Generations(1, str(tmp_path / "checkpoints"))
+        trainer = make_trainer(tmp_path, generations, logger=logger, **options)
+        trainer.callbacks.append(Begin())  # type: ignore[attr-defined]
+        trainer.fit(Talkative(), training_loader(data(), 4, 0, 0, trainer), evaluation_loader(data(), 12, 0, None))
+    axes = {call.args[0]: call.kwargs.get("step_metric") for call in page.define_metric.call_args_list}
+    assert axes["gen0/train/batch"] == axes["gen1/val/error"] == "epoch_in_generation"
+    calls = page.method_calls
+    first_row = next(number for number, call in enumerate(calls) if call[0] == "log")
+    assert first_row > calls.index(mock_call.define_metric("gen0/train/batch", step_metric="epoch_in_generation"))
+
+
 def test_the_best_generation_is_logged_and_not_its_mean_with_the_last(tmp_path: Path) -> None:
     module = run(tmp_path, keep="best", scores=[3.0, 1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0, 2.0])
     scores = json.loads((tmp_path / "generations.json").read_text())["val"]
@@ -472,6 +522,13 @@ def test_a_fast_dev_run_leaves_the_files_of_a_run(tmp_path: Path) -> None:
     before = [file.read_bytes() for file in files]
     run(tmp_path, fast_dev_run=1)
     assert [file.read_bytes() for file in files] == before
+
+
+@pytest.mark.parametrize("saved", ["batch5", "epoch4"])
+def test_a_fast_dev_run_does_not_go_on_with_a_chain(tmp_path: Path, saved: str) -> None:
+    run(tmp_path)
+    with pytest.raises(ValueError, match="fast_dev_run tries a chain of generations from its start: leave out"):
+        run(tmp_path, resume=saved, fast_dev_run=1)
 
 
 def test_files_of_others_are_no_generations(tmp_path: Path) -> None:

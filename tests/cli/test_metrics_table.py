@@ -39,6 +39,13 @@ def test_a_process_that_goes_on_behind_the_last_row_takes_nothing_back() -> None
     assert [row["a"] for row in merged(RUN)] == ["1", "2", "3"]
 
 
+def test_a_start_that_was_not_written_takes_nothing_back() -> None:
+    process(0, 0, "step,a\n0,1\n3,2\n")
+    process(1, 2, "step,a\n4,3\n")
+    (RUN / "csv" / "version_1" / "first_step").write_text("")
+    assert [row["a"] for row in merged(RUN)] == ["1", "2", "3"]
+
+
 def test_nothing_logged_is_no_file() -> None:
     RUN.mkdir()
     write_merged(RUN)

@@ -32,6 +32,11 @@ def test_weights_of_another_network(capsys: pytest.CaptureFixture) -> None:
     assert expected in said(RuntimeError(message), capsys)
 
 
+@pytest.mark.parametrize("kind", [FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError])
+def test_paths_of_the_wrong_kind(kind: type[OSError], capsys: pytest.CaptureFixture) -> None:
+    assert said(kind(13, "Permission denied", "runs/a"), capsys) == "error: Permission denied: 'runs/a'\n"
+
+
 def test_our_own_faults_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     for error in (RuntimeError("out of memory"), TypeError("x"), KeyError("x")):
         with pytest.raises(type(error)), one_line_errors():

@@ -1,5 +1,6 @@
 """Whole runs: what they leave, what failed starts and trials leave, and that a run in pieces is one run."""
 
+import csv
 import json
 import platform
 import time
@@ -120,6 +121,19 @@ def test_a_run_in_pieces_has_one_table(monkeypatch: pytest.MonkeyPatch) -> None:
     for epochs in (3, 4, 4):  # at last there is nothing left to do
         fit(f"--trainer.max_epochs={epochs}", "--ckpt_path=last", "--seed_everything=9")
     assert (RUNS / "001" / "metrics.csv").read_text() == (RUNS / "000" / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize("at", [{"every_n_train_steps": 5}, {"every_n_epochs": 1, "save_on_train_epoch_end": True}])
+def test_the_row_of_a_checkpoints_own_step_stays(at: dict[str, object]) -> None:
+    """Also of one that is saved before that step's row is written."""
+    folder = "${run.dir}/{number}/checkpoints"
+    init_args = {"dirpath": folder, "filename": "last", "enable_version_counter": False, **at}
+    saving = {"class_path": "pytorch_lightning.callbacks.ModelCheckpoint", "init_args": init_args}
+    Path("saving.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [saving]}}))
+    for epochs in (2, 4):
+        fit("--config=saving.yaml", f"--trainer.max_epochs={epochs}", "--ckpt_path=last")
+    rows = [*csv.DictReader((RUNS / "000" / "metrics.csv").read_text().splitlines())]
+    assert [int(row["step"]) for row in rows if row["train/loss"]] == [*range(16)]
 
 
 def test_a_run_in_pieces_adds_its_seconds_and_keeps_its_metrics(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from scipy.io import savemat
@@ -16,6 +17,7 @@ import sweep
 import train
 from callbacks.reports.codec_report import CodecReport
 from datamodules.cifar import CIFAR10_CLASSES
+from modules.born_again.resnet import WideResNet
 from tests.modules.ecg.wfdb_files import write_set
 
 ROOT = Path(__file__).parents[2]
@@ -41,8 +43,7 @@ def cifar(root: Path) -> list[str]:
             folder = root / "cifar10_jpeg" / split / name
             folder.mkdir(parents=True)
             Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / "0000.jpg")
-    narrow = ["--model.init_args.student.init_args.base_channels=2"]
-    return [*narrow, "--trainer.max_epochs=1", "--data.init_args.batch_size=5"]
+    return ["--data.init_args.batch_size=5"]
 
 
 def ecg(root: Path) -> list[str]:
@@ -61,6 +62,17 @@ def cones(root: Path) -> list[str]:
     return ["--data.init_args.repeats=1", "--model.init_args.max_iterations=5"]
 
 
+def born_again(root: Path) -> list[str]:
+    teacher, file = WideResNet(depth=10, width=1, base_channels=2), root / "generation_0.ckpt"
+    torch.save({"state_dict": {f"student.{name}": value for name, value in teacher.state_dict().items()}}, file)
+    narrow = [f"--model.init_args.{network}.init_args.base_channels=2" for network in ("student", "teacher")]
+    return [*narrow, f"--model.init_args.teacher_weights={file}", "--trainer.max_epochs=1"]
+
+
+def strassen(root: Path) -> list[str]:
+    return ["--trainer.limit_train_batches=1"]
+
+
 TINY: dict[str, Callable[[Path], list[str]]] = {
     "datamodules.embedded_photos.EmbeddedPhotos": photos,
     "datamodules.cifar.CIFAR10Folder": cifar,
@@ -68,7 +80,10 @@ TINY: dict[str, Callable[[Path], list[str]]] = {
     "datamodules.labelled_images.LabelledImages": coil,
     "datamodules.cone_problems.ConeProblems": cones,
 }
-"""Writes a set of a few items in its layout below the root and gives the options that make the experiment small."""
+"""Writes a set of a few items in its layout below the root and gives the options that make the data small."""
+
+SMALL_MODELS = {"born_again": born_again, "strassen": strassen}
+"""The same for what else the experiment of a sweep needs."""
 
 
 def is_number(value: Any) -> bool:
@@ -127,7 +142,7 @@ def test_every_number_acts(
     monkeypatch.setattr(CodecReport, "on_fit_end", lambda *_: None)  # slow, and no part of what is logged
     data = data_of(file, capsys)
     assert data in TINY, f"{file.name} trains on {data}: give TINY a few items of it"
-    options = TINY[data](tmp_path)
+    options = TINY[data](tmp_path) + SMALL_MODELS.get(file.stem, lambda _: [])(tmp_path)
     specs = sweep.flatten(yaml.safe_load(file.read_text())["parameters"])
     others = {other: sweep.draw(spec, random.Random(0)) for other, spec in specs.items() if other != name}
     one, two = (

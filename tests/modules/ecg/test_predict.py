@@ -65,7 +65,7 @@ def test_one_line_for_each_file_that_cannot_be_used(
     files = ["absent", "cut", "short", "words.csv", "object.npy", "good"]
     words = [*(str(tmp_path / name) for name in files), "--checkpoint", str(checkpoint), "--sampling-rate", "300"]
     words += ["--units-per-mv", "1000"]
-    assert predict.main([*words, "--output", str(tmp_path), "--no-picture"]) == 1
+    assert predict.main([*words, "--output", str(tmp_path / "out"), "--no-picture"]) == 1
     printed = capsys.readouterr()
     lines = printed.err.strip().splitlines()
     assert len(lines) == 5 and all(line.startswith("error: ") for line in lines)
@@ -76,6 +76,42 @@ def test_one_line_for_each_file_that_cannot_be_used(
     assert printed.out.startswith("good: ")
     assert predict.main([str(tmp_path / "words.csv"), "--checkpoint", str(checkpoint)]) == 1
     assert "needs --sampling-rate" in capsys.readouterr().err
+
+
+def test_what_exists_is_kept(tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture) -> None:
+    """No input is ever overwritten, no result without --force, and no result by that of another record."""
+    text = "mv\n" + "".join(f"{value / 1000}\n" for value in beats(5, 1, False))
+    for name in ("a.csv", "b.csv", "below/b.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    common = ["--checkpoint", str(checkpoint), "--sampling-rate", "300", "--no-picture", "--output"]
+
+    def refused(files: list[str], output: Path, *more: str) -> str:
+        assert predict.main([*(str(tmp_path / name) for name in files), *common, str(output), *more]) == 1
+        printed = capsys.readouterr().err
+        assert printed.count("\n") == 1
+        return printed
+
+    assert "a.csv would overwrite an input" in refused(["a.csv"], tmp_path, "--force")
+    (tmp_path / "linked").symlink_to(tmp_path)
+    assert "would overwrite an input" in refused(["a.csv"], tmp_path / "linked", "--force")
+    assert (tmp_path / "a.csv").read_text() == text and not (tmp_path / "a.json").exists()
+
+    out = tmp_path / "out"
+    assert "below/b.csv: another input already becomes" in refused(["b.csv", "below/b.csv"], out)
+    (out / "b.json").unlink()
+    before = (out / "b.csv").read_text()
+    (out / "b.csv").write_text("mine")
+    assert "b.csv exists; --force overwrites it" in refused(["b.csv"], out)
+    assert (out / "b.csv").read_text() == "mine"
+    assert predict.main([str(tmp_path / "b.csv"), *common, str(out), "--force"]) == 0
+    assert (out / "b.csv").read_text() == before
+    (out / "a.json").mkdir()
+    assert "not a regular file" in refused(["a.csv"], out, "--force")
+    (out / "b.png").write_text("a picture of mine")
+    for name in ("b.json", "b.csv"):
+        (out / name).unlink()
+    assert predict.main([str(tmp_path / "b.csv"), *common, str(out)]) == 0  # --no-picture does not touch it
 
 
 @pytest.fixture
@@ -178,7 +214,15 @@ def test_odd_heights_are_told(height: float, is_odd: bool) -> None:
 
 def test_a_factor_of_1000_is_a_warning(tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture) -> None:
     np.save(tmp_path / "mv.npy", beats(5, 1, False) / 1000)
-    words = [str(tmp_path / "mv.npy"), "--checkpoint", str(checkpoint), "--no-picture", "--output", str(tmp_path)]
+    words = [
+        str(tmp_path / "mv.npy"),
+        "--checkpoint",
+        str(checkpoint),
+        "--no-picture",
+        "--force",
+        "--output",
+        str(tmp_path),
+    ]
     for units, is_warned in (("1000", True), ("1", False)):
         assert predict.main([*words, "--sampling-rate", "300", "--units-per-mv", units]) == 0
         assert ("check its units" in capsys.readouterr().out) == is_warned

@@ -9,6 +9,7 @@ code is then 1. What exists is overwritten only with --force, and an input never
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,15 @@ def refusals(options: argparse.Namespace) -> Iterator[str]:
             yield ""
 
 
+def require_folder(output: Path) -> None:
+    """Raises ValueError if ``output`` is no folder that can be written to or made."""
+    nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"--output {output}: {nearest} is no folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"--output {output}: the folder {nearest} is read-only")
+
+
 def predict_file(path: Path, modules: list[Classifier], options: argparse.Namespace) -> str:
     """Classify one file and write its results; the line to print."""
     recording = open_recording(path, options.channel, options.sampling_rate, options.units_per_mv)
@@ -121,10 +131,11 @@ def parse(args: list[str] | None) -> argparse.Namespace:
 
 def main(args: list[str] | None = None) -> int:
     options = parse(args)
-    reasons = list(refusals(options))
     try:
+        require_folder(options.output)
+        reasons = list(refusals(options))
         modules = [load_classifier(path) for path in options.checkpoint]
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     failed = 0
@@ -133,7 +144,7 @@ def main(args: list[str] | None = None) -> int:
             if reason:
                 raise ValueError(f"{path}: {reason}")
             print(predict_file(path, modules, options), flush=True)
-        except (FileNotFoundError, ValueError) as error:
+        except (OSError, ValueError) as error:
             failed += 1
             print(f"error: {error}", file=sys.stderr, flush=True)
     return int(failed > 0)

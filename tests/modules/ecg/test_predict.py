@@ -114,6 +114,63 @@ def test_what_exists_is_kept(tmp_path: Path, checkpoint: Path, capsys: pytest.Ca
     assert predict.main([str(tmp_path / "b.csv"), *common, str(out)]) == 0  # --no-picture does not touch it
 
 
+@pytest.mark.parametrize("below", [".", "results/of/today"])
+def test_an_output_that_is_no_folder(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture, below: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert predict.main(["x", "--checkpoint", str(checkpoint), "--output", str(tmp_path / "file" / below)]) == 2
+    assert capsys.readouterr().err.endswith("file is no folder\n")
+
+
+def test_folders_that_cannot_be_written_to(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_record(tmp_path, "x", beats(5, 1, False))
+    words = [str(tmp_path / "x"), "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(predict.os, "access", lambda path, mode: Path(path) != tmp_path)
+    assert predict.main(words) == 2
+    assert capsys.readouterr().err.endswith(f"the folder {tmp_path} is read-only\n")
+    monkeypatch.undo()
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device", "x.png")
+
+    monkeypatch.setattr(predict, "save_picture", full)
+    assert predict.main(words) == 1
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'x.png'\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hyper_parameters": "x"}, "is no checkpoint of an ECG classifier"),
+        ({"state_dict": [1]}, "is no checkpoint of an ECG classifier"),
+        ({"state_dict": {1: torch.zeros(1)}}, "is no checkpoint of an ECG classifier"),
+        ({"state_dict": {"network.classifier.bias": 1}}, "is no checkpoint of an ECG classifier"),
+        ({"state_dict": {}}, "the weights do not fit its network"),
+        ({"init_args": [1]}, "its network cannot be built"),
+        ({"init_args": {"width": 0}}, "its network cannot be built"),
+        ({"init_args": {**NETWORK, "num_classes": 3}}, "its network tells 3 classes apart, not N, A, O, ~"),
+        ({"nan": True}, "its weights hold NaN or infinity"),
+    ],
+)
+def test_checkpoints_that_do_not_serve(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture, change: dict, message: str
+) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    if "init_args" in change:
+        content["hyper_parameters"]["network"] |= change
+    elif "nan" in change:
+        content["state_dict"]["network.classifier.bias"][0] = torch.nan
+    else:
+        content |= change
+    torch.save(content, tmp_path / "odd.ckpt")
+    assert predict.main(["x", "--checkpoint", str(tmp_path / "odd.ckpt")]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed and "odd.ckpt" in printed and printed.count("\n") == 1
+
+
 @pytest.fixture
 def in_files(tmp_path: Path) -> np.ndarray:
     """Twelve seconds in mV, beside them files that hold these and a count of samples."""

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import wfdb
 
-from modules.ecg.units import HOW_TO_SAY, PER_MV, agreed, is_calibrated, unit_in
+from modules.components.files.voltages import calibration, per_mv
+from modules.ecg.units import HOW_TO_SAY, agreed, unit_in
 
 MIN_SECONDS, MAX_SECONDS = 2.0, 24 * 3600.0
 MIN_HEIGHT, MAX_HEIGHT = 0.05, 20.0
@@ -43,15 +44,18 @@ def open_wfdb(path: Path, channel: int, units_per_mv: float | None) -> Recording
     """
     stem = str(path.with_suffix("") if path.suffix in (".hea", ".mat", ".dat") else path)
     header = wfdb.rdheader(stem)
+    if isinstance(header, wfdb.MultiRecord):
+        raise ValueError("it consists of segments: name one of them, or join them first")
     if not header.sig_len or not header.n_sig:
         raise ValueError("the header names no samples")
     if channel >= header.n_sig:
         raise ValueError(f"channel {channel} of {header.n_sig}")
-    units = (header.units or ["mV"])[channel]
-    if units not in PER_MV:
-        raise ValueError(f"unit {units} is no voltage")
-    scale = 1000 / PER_MV[units]
-    if not is_calibrated(Path(f"{stem}.hea"), channel):
+    has_gain, unit = calibration(Path(f"{stem}.hea"), channel)
+    from_header = per_mv(unit)
+    if from_header is None:
+        raise ValueError(f"unit {unit} is no voltage")
+    scale = 1000 / from_header
+    if not has_gain:
         if units_per_mv is None:
             raise ValueError(f"its header gives signal {channel} no gain: {HOW_TO_SAY}")
         scale = 1000 * UNCALIBRATED_GAIN / units_per_mv

@@ -298,6 +298,7 @@ def test_a_factor_of_1000_is_a_warning(tmp_path: Path, checkpoint: Path, capsys:
         (["\u00b5V"], 1000.0),
         (["\u03bcV"], 1000.0),
         (["Microvolt"], 1000.0),
+        (["ECG microV"], 1000.0),
         (["lead (V)"], 0.001),
         (["'volts'"], 0.001),
         (["V"], None),
@@ -473,3 +474,9 @@ def test_units_of_a_wfdb_record(tmp_path: Path) -> None:
     assert np.allclose(opened.read(100, 200), signal[100:200], atol=1e-3)
     with pytest.raises(ValueError, match="channel 1 of 1"):
         open_recording(tmp_path / "a", 1, None, 1000.0)
+    for unit, scale in (("mv", 1), ("microV", 0.001), ("\u00b5V", 0.001), ("\u03bcV", 0.001), ("V", 1000)):
+        write_record(tmp_path, "b", signal, gain=f"1000/{unit}")
+        assert np.allclose(open_recording(tmp_path / "b", 0, None, None).read(100, 200), float(scale) * signal[100:200])
+    (tmp_path / "c.hea").write_text("c/2 1 300 1800\na 900\nb 900\n")
+    with pytest.raises(ValueError, match="consists of segments"):
+        open_recording(tmp_path / "c", 0, None, 1.0)

@@ -4,8 +4,7 @@ A recording gives its samples in 1/1000 mV as float32, NaN where there is none, 
 are read whole.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice, repeat
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +12,8 @@ import numpy as np
 import wfdb
 
 from modules.components.files.voltages import calibration, per_mv
-from modules.ecg.units import HOW_TO_SAY, agreed, unit_in
+from modules.ecg.csv_samples import read_csv
+from modules.ecg.units import HOW_TO_SAY
 
 MIN_SECONDS, MAX_SECONDS = 2.0, 24 * 3600.0
 MIN_HEIGHT, MAX_HEIGHT = 0.05, 20.0
@@ -91,12 +91,10 @@ def open_csv(path: Path, channel: int, sampling_rate: float, units_per_mv: float
     It may begin with a header line, and another of units; one of them names the unit, unless ``units_per_mv`` does. A
     day at 1 kHz is 350 MB as float32. What is longer than any recording may be is not read to its end.
     """
-    limit = int((MAX_SECONDS + 1) * sampling_rate)
-    with path.open(encoding="utf-8") as lines:
-        header, rest = split_header(lines, channel)
-        units_per_mv = agreed(unit_in(header), units_per_mv)
-        texts = texts_of(islice(rest, limit), channel)
-        samples = np.fromiter((to_number(text) for text in texts), np.float32)
+    try:
+        samples, units_per_mv = read_csv(path, channel, int((MAX_SECONDS + 1) * sampling_rate), units_per_mv)
+    except UnicodeDecodeError as error:
+        raise ValueError("it is no text in UTF-8: save it again as CSV in UTF-8") from error
     if not len(samples):
         raise ValueError("no samples")
 
@@ -104,50 +102,6 @@ def open_csv(path: Path, channel: int, sampling_rate: float, units_per_mv: float
         return finite(samples[start:stop] * np.float32(1000 / units_per_mv))
 
     return Recording(path.stem, sampling_rate, len(samples), read)
-
-
-def split_header(lines: Iterator[str], channel: int) -> tuple[list[str], Iterator[str]]:
-    """The column's words in the lines before the first sample, at most two, of which the second is a unit; the rest."""
-    header: list[str] = []
-    for line in lines:
-        text = column_of(line, channel)
-        if len(header) == 2 or is_number(text) or (header and unit_in([text]) is None):
-            return header, chain([line], lines)
-        header.append(text)
-    return header, iter(())
-
-
-def texts_of(lines: Iterable[str], channel: int) -> Iterator[str]:
-    """The field of each line; an empty line is an empty field, unless only empty ones follow."""
-    empty = 0
-    for line in lines:
-        if not line.strip():
-            empty += 1
-            continue
-        yield from repeat("", empty)
-        empty = 0
-        yield column_of(line, channel)
-
-
-def column_of(line: str, channel: int) -> str:
-    fields = line.rstrip("\r\n").replace(";", ",").replace("\t", ",").split(",")
-    if channel >= len(fields):
-        raise ValueError(f"column {channel} in a line of {len(fields)}: {line.strip()[:40]!r}")
-    return fields[channel].strip()
-
-
-def is_number(text: str) -> bool:
-    try:
-        float(text or "nan")
-    except ValueError:
-        return False
-    return True
-
-
-def to_number(text: str) -> float:
-    if not is_number(text):
-        raise ValueError(f"{text[:40]!r} is no number, choose another column with --channel (from 0)?")
-    return float(text or "nan")
 
 
 def finite(samples: np.ndarray) -> np.ndarray:
@@ -163,17 +117,18 @@ def open_recording(path: Path, channel: int, sampling_rate: float | None, units_
         ValueError: if it cannot be used, with the reason: among others where nothing says its units, and where its
             samples count up or down like a column of time.
     """
-    is_plain = path.suffix in (".csv", ".npy")
+    suffix = path.suffix.lower()
+    is_plain = suffix in (".csv", ".npy")
     if not (path if is_plain else path.with_suffix(".hea")).is_file():
         raise FileNotFoundError(f"no {'file' if is_plain else 'WFDB record'} {path}")
     if is_plain and not sampling_rate:
-        raise ValueError(f"{path}: a {path.suffix} file needs --sampling-rate")
-    if path.suffix == ".npy" and units_per_mv is None:
+        raise ValueError(f"{path}: a {suffix} file needs --sampling-rate")
+    if suffix == ".npy" and units_per_mv is None:
         raise ValueError(f"{path}: nothing says the unit of its numbers: {HOW_TO_SAY}")
     try:
         if not is_plain:
             recording = open_wfdb(path, channel, units_per_mv)
-        elif path.suffix == ".npy":
+        elif suffix == ".npy":
             recording = open_array(path, channel, float(sampling_rate or 0), float(units_per_mv or 0))
         else:
             recording = open_csv(path, channel, float(sampling_rate or 0), units_per_mv)

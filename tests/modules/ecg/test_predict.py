@@ -362,6 +362,79 @@ def test_an_empty_line_is_a_missing_sample(tmp_path: Path) -> None:
     assert np.array_equal(gaps.read(0, 5), [1000, np.nan, 2000, np.nan, 1000], equal_nan=True)
 
 
+def test_a_byte_order_mark_is_no_header(tmp_path: Path) -> None:
+    values = np.round(np.random.default_rng(0).normal(size=900), 3)
+    for name, header in (("bare", ""), ("named", "mv\n")):
+        (tmp_path / f"{name}.csv").write_text(header + "\n".join(map(str, values)), encoding="utf-8-sig")
+        opened = open_recording(tmp_path / f"{name}.csv", 0, 300.0, 1.0)
+        assert opened.num_samples == 900 and opened.read(0, 1) == pytest.approx(1000 * values[0])
+
+
+def test_endings_in_large_letters(tmp_path: Path, in_files: np.ndarray) -> None:
+    for old, new in (("bare.csv", "X.CSV"), ("array.npy", "Y.Npy")):
+        (tmp_path / old).rename(tmp_path / new)
+        assert np.abs(open_recording(tmp_path / new, 0, 300.0, 1.0).read(0, 3600) - 1000 * in_files).max() < 0.1
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_text_that_is_not_utf_8(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "x.csv").write_text("ECG (\u00b5V)\n" + "1\n2\n" * 900, encoding=encoding)
+    with pytest.raises(ValueError, match=r"x\.csv cannot be read: it is no text in UTF-8: save it again"):
+        open_recording(tmp_path / "x.csv", 0, 300.0, None)
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        ("ECG (mV)", "{value}"),
+        ("t;ECG (mV)", "{time};{value}"),
+        ("t\tECG (mV)", "{index}\t{value}"),
+        ("t,ECG (mV)", "{index},{value}"),
+        ("t,ECG (mV)", "{time},{value}"),
+        ("", "{value}"),
+        ("", "{time};{value}"),
+    ],
+)
+def test_decimal_commas_are_refused(tmp_path: Path, header: str, line: str) -> None:
+    values = np.random.default_rng(0).normal(size=900)
+    values[1::3] = np.round(values[1::3])
+    rows = [
+        line.format(index=n, time=f"{n / 300:.3f}".replace(".", ","), value=f"{value:.4g}".replace(".", ","))
+        for n, value in enumerate(values)
+    ]
+    (tmp_path / "x.csv").write_text("\n".join([header, *rows] if header else rows))
+    with pytest.raises(ValueError, match="decimal commas: write points instead"):
+        open_recording(tmp_path / "x.csv", 0, 300.0, 1.0)
+
+
+def test_commas_between_numbers_are_not_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    whole, real = rng.integers(-900, 900, (900, 2)), rng.normal(size=(900, 2))
+    for name, header, values, template in (
+        ("integers", "", whole, "{},{}"),
+        ("named", "a,b", whole, "{},{}"),
+        ("ends", "a,b", whole, "{},{},"),
+        ("points", "", real, "{},{}"),
+        ("padded", "", abs(whole), "{:05d},{}"),
+        ("semicolons", "a;b", real, "{};{}"),
+        ("tabs", "", whole, "{}\t{}"),
+    ):
+        rows = [template.format(*row) for row in values.tolist()]
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *rows] if header else rows))
+        read = open_recording(tmp_path / f"{name}.csv", 1, 300.0, 1.0).read(0, 900)
+        assert np.allclose(read, 1000 * values[:, 1], atol=0.01), name
+
+
+def test_lines_of_unequal_width(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("ECG (mV)\n" + "0.5,1\n0.25,2\n" * 900)
+    with pytest.raises(ValueError, match="more fields than its header, which has 1: name every column"):
+        open_recording(tmp_path / "x.csv", 0, 300.0, None)
+    (tmp_path / "x.csv").write_text("1,2\n,\n" * 900)
+    assert open_recording(tmp_path / "x.csv", 1, 300.0, 1.0).num_samples == 1800
+    (tmp_path / "x.csv").write_text("ECG (mV)\n" + "0.5\n0.25,artefact\n" * 900)
+    assert open_recording(tmp_path / "x.csv", 0, 300.0, None).num_samples == 1800
+
+
 def test_a_csv_longer_than_any_recording_is_not_read_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,7 @@
 """Classify recordings: ``python -m modules.ecg.predict RECORD... --checkpoint BEST.ckpt --output FOLDER``.
 
-RECORD is a WFDB record (its path with or without .hea), a CSV file or a NumPy file of 2 s to 24 h at any sampling
-rate. NumPy files need --units-per-mv, and so do CSV files whose header names no unit. Several checkpoints vote. For
+RECORD is a WFDB record (its path with or without .hea), a CSV file or a NumPy file of 2 s to 24 h at 1 Hz to 100 kHz.
+NumPy files need --units-per-mv, and so do CSV files whose header names no unit. Several checkpoints vote. For
 each record FOLDER gets ``<name>.json`` (class, probabilities, windows, missing and flat shares, warnings),
 ``<name>.csv`` (probabilities over time) and ``<name>.png``. A file that cannot be used is one line on stderr; the exit
 code is then 1. What exists is overwritten only with --force, and an input never.

@@ -16,6 +16,8 @@ from modules.ecg.csv_samples import read_csv
 from modules.ecg.units import HOW_TO_SAY
 
 MIN_SECONDS, MAX_SECONDS = 2.0, 24 * 3600.0
+MIN_RATE, MAX_RATE = 1.0, 1e5
+"""Hz; the ratios between these and 300 Hz are fractions of small numbers."""
 MIN_HEIGHT, MAX_HEIGHT = 0.05, 20.0
 """mV."""
 ONE_WAY = (0.05, 0.95)
@@ -135,6 +137,8 @@ def open_recording(path: Path, channel: int, sampling_rate: float | None, units_
     except Exception as error:  # wfdb and numpy raise whatever a damaged file makes them stumble over
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path} cannot be read: {reason}") from error
+    if not MIN_RATE <= recording.sampling_rate <= MAX_RATE:
+        raise ValueError(f"{path} has a sampling rate of {recording.sampling_rate:g} Hz; supported are 1 Hz to 100 kHz")
     if not MIN_SECONDS <= recording.seconds <= MAX_SECONDS:
         raise ValueError(f"{path} lasts {recording.seconds:.2f} s; supported are 2 s to 24 h")
     if is_monotonic(probe(recording)):

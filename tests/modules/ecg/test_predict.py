@@ -533,6 +533,20 @@ def test_resampling_keeps_a_slow_wave(rate: float) -> None:
     assert resample(wave, 300.0) is wave
 
 
+@pytest.mark.parametrize("rate", [0.9, 100001, 700000])
+def test_rates_beyond_resampling_are_refused(tmp_path: Path, rate: float) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=900))
+    with pytest.raises(ValueError, match=rf"x\.npy has a sampling rate of {rate:g} Hz; supported are 1 Hz to 100 kHz"):
+        open_recording(tmp_path / "x.npy", 0, rate, 1.0)
+
+
+@pytest.mark.parametrize("rate", [recordings.MIN_RATE, recordings.MAX_RATE, recordings.MAX_RATE - 1])
+def test_the_slowest_and_the_fastest_rate(rate: float) -> None:
+    count = max(4, int(3 * rate))
+    window = read_window(recording(np.ones(count), rate), 0, count)
+    assert len(window.signal) == round(count * 300 / rate)
+
+
 def test_votes() -> None:
     probabilities = torch.tensor([[[0.6, 0.4, 0.0]], [[0.1, 0.9, 0.0]], [[0.6, 0.4, 0.0]]])
     assert majority(probabilities.argmax(2), probabilities).tolist() == [0]  # though the mean says 1

@@ -19,17 +19,18 @@ import wfdb
 
 from datamodules.loading.packing import fingerprint, remove_others
 from datamodules.loading.reporting import track
+from modules.components.files.voltages import calibration, per_mv
 from modules.components.files.whole_files import unfinished, write_whole
 
 UNITS_PER_MV = 1000
-MILLIVOLTS = {"V": 1000.0, "mV": 1.0, "uV": 0.001}
-VERSION = 1
+VERSION = 2
 """Of what ``build`` writes; part of the fingerprint."""
 MISSING = "with a header or a signal file missing"
 DAMAGED = "truncated or unreadable"
 OTHER_RATE = "of another sampling rate"
 TOO_SHORT = "too short"
 NO_VOLTAGE = "in a unit that is no voltage"
+NO_GAIN = "without a gain in the header"
 
 
 class SkippedRecordError(ValueError):
@@ -50,17 +51,20 @@ class Cache(NamedTuple):
 
 
 def read_record(path: Path, sampling_rate: int, min_samples: int) -> np.ndarray:
-    """The only signal of a WFDB record as int16 [T], in 1/1000 mV.
+    """The only signal of a WFDB record as int16 [T], in 1/1000 mV; missing samples are 0, as when predicting.
 
     Raises:
-        SkippedRecordError: if it is missing, damaged, too short, of another sampling rate or no voltage.
+        SkippedRecordError: if it is missing, damaged, too short, of another sampling rate, no voltage or of unknown
+            gain.
     """
     if not (path.with_suffix(".hea").is_file() and path.with_suffix(".mat").is_file()):
         raise SkippedRecordError(MISSING)
     try:
         record = wfdb.rdrecord(str(path), physical=False)
         signal = record.d_signal[:, 0].astype(np.int32)
-        gain, baseline, unit, declared = record.adc_gain[0], record.baseline[0], record.units[0], record.sig_len
+        is_missing = np.isnan(record.dac()[:, 0])
+        gain, baseline, declared = record.adc_gain[0], record.baseline[0], record.sig_len
+        has_gain, unit = calibration(path.with_suffix(".hea"), 0)
     except Exception as error:  # wfdb raises whatever a damaged header makes it stumble over
         raise SkippedRecordError(DAMAGED) from error
     if len(signal) != declared:
@@ -69,11 +73,15 @@ def read_record(path: Path, sampling_rate: int, min_samples: int) -> np.ndarray:
         raise SkippedRecordError(OTHER_RATE)
     if len(signal) < min_samples:
         raise SkippedRecordError(TOO_SHORT)
-    if unit not in MILLIVOLTS:
+    from_header = per_mv(unit)
+    if from_header is None:
         raise SkippedRecordError(NO_VOLTAGE)
-    if (gain, baseline, unit) != (UNITS_PER_MV, 0, "mV"):
-        signal = np.rint((signal - baseline) * (UNITS_PER_MV / gain * MILLIVOLTS[unit])).astype(np.int32)
-    return np.clip(signal, -32768, 32767).astype(np.int16)
+    if not has_gain:
+        raise SkippedRecordError(NO_GAIN)
+    scale = UNITS_PER_MV / (gain * from_header)
+    if (scale, baseline) != (1, 0):
+        signal = np.rint((signal - baseline) * scale)
+    return np.where(is_missing, 0, np.clip(signal, -32768, 32767)).astype(np.int16)
 
 
 def record_files(folder: Path) -> list[os.DirEntry]:

@@ -49,8 +49,11 @@ def nnls(dictionary: Tensor, right: Tensor) -> Solution:
     """argmin over c >= 0 of |dictionary c - y|, for every row y of ``right``; not differentiable.
 
     Where atoms are so close that float64 does not determine c, x = dictionary c still meets the optimality conditions,
-    up to the round-off of y and of the terms of x; then x may be off by 1e-7 |y|. Results have the precision and the
-    device of the input, integers give float64; a gradient beyond the range of its precision is infinite or 0.
+    up to the round-off of y and of the terms of x; then x may be off by 1e-7 |y|. With two right-hand sides or more
+    this is checked, and scipy solves again what misses it; what scipy finds, and it alone solves a single right-hand
+    side, is not. There, over atoms near a subspace of several dimensions less, x may be off by more: see ``misses``.
+    Results have the precision and the device of the input, integers give float64; a gradient beyond the range of its
+    precision is infinite or 0.
 
     Args:
         dictionary: [d, n].

@@ -56,15 +56,21 @@ def load_classifier(path: Path) -> Classifier:
         ValueError: if it holds no classifier of this project, or cannot be read safely.
     """
     content = read_checkpoint(path)
-    if not {"hyper_parameters", "state_dict"} <= set(content):
+    settings, state = content.get("hyper_parameters"), content.get("state_dict")
+    if not (isinstance(settings, dict) and isinstance(state, dict) and all(map(is_named_tensor, state.items()))):
         raise ValueError(f"{path} is no checkpoint of an ECG classifier")
-    settings = content["hyper_parameters"]
     classifier = Classifier(network_of(settings, path), bool(settings.get("truncate_spectrogram", False)))
     try:
-        classifier.load_state_dict(content["state_dict"])
+        classifier.load_state_dict(state)
     except RuntimeError as error:
         raise ValueError(f"{path}: the weights do not fit its network") from error
+    if not all(bool(value.isfinite().all()) for value in classifier.state_dict().values()):
+        raise ValueError(f"{path}: its weights hold NaN or infinity; choose an earlier checkpoint")
     return classifier.eval()
+
+
+def is_named_tensor(entry: tuple[Any, Any]) -> bool:
+    return isinstance(entry[0], str) and isinstance(entry[1], Tensor)
 
 
 def network_of(settings: dict[str, Any], path: Path) -> Any:
@@ -76,9 +82,15 @@ def network_of(settings: dict[str, Any], path: Path) -> Any:
     if name not in allowed:
         raise ValueError(f"{path} is no checkpoint of an ECG classifier (its network is {name or 'unknown'})")
     try:
-        return allowed[name](**described.get("init_args", {}))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: its network cannot be built: {error}") from error
+        network = allowed[name](**described.get("init_args", {}))
+    except Exception as error:  # torch raises whatever strange sizes provoke
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{path}: its network cannot be built: {reason}") from error
+    if network.classifier.out_features != len(CLASSES):
+        raise ValueError(
+            f"{path}: its network tells {network.classifier.out_features} classes apart, not {', '.join(CLASSES)}"
+        )
+    return network
 
 
 def majority(votes: Tensor, probabilities: Tensor) -> Tensor:

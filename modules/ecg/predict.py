@@ -1,15 +1,17 @@
 """Classify recordings: ``python -m modules.ecg.predict RECORD... --checkpoint BEST.ckpt --output FOLDER``.
 
-RECORD is a WFDB record (its path with or without .hea), a CSV file or a NumPy file of 2 s to 24 h at any sampling
-rate. NumPy files need --units-per-mv, and so do CSV files whose header names no unit. Several checkpoints vote. For
+RECORD is a WFDB record (its path with or without .hea), a CSV file or a NumPy file of 2 s to 24 h at 1 Hz to 100 kHz.
+NumPy files need --units-per-mv, and so do CSV files whose header names no unit. Several checkpoints vote. For
 each record FOLDER gets ``<name>.json`` (class, probabilities, windows, missing and flat shares, warnings),
 ``<name>.csv`` (probabilities over time) and ``<name>.png``. A file that cannot be used is one line on stderr; the exit
-code is then 1.
+code is then 1. What exists is overwritten only with --force, and an input never.
 """
 
 import argparse
 import json
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +53,52 @@ def write_course(path: Path, prediction: Prediction) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
+def targets_of(path: Path, options: argparse.Namespace) -> list[Path]:
+    """The files that a record becomes: .json, .csv, .png."""
+    suffixes = (".json", ".csv") if options.no_picture else (".json", ".csv", ".png")
+    return [options.output / f"{path.stem}{suffix}" for suffix in suffixes]
+
+
+def refusals(options: argparse.Namespace) -> Iterator[str]:
+    """For each record why its results cannot be written; empty if they can."""
+    inputs = [path for path in (*options.records, *options.checkpoint) if path.exists()]
+    taken: set[Path] = set()
+    for path in options.records:
+        targets = targets_of(path, options)
+        there = [target for target in targets if target.exists()]
+        if overwritten := [target for target in there if any(target.samefile(path) for path in inputs)]:
+            yield f"its result {overwritten[0]} would overwrite an input: choose another --output"
+        elif targets[0] in taken:
+            yield f"another input already becomes {targets[0]}: rename it or choose another --output"
+        elif odd := [target for target in there if not target.is_file()]:
+            yield f"{odd[0]} is there and not a regular file"
+        elif there and not options.force:
+            yield f"{there[0]} exists; --force overwrites it"
+        else:
+            taken.add(targets[0])
+            yield ""
+
+
+def require_folder(output: Path) -> None:
+    """Raises ValueError if ``output`` is no folder that can be written to or made."""
+    nearest = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"--output {output}: {nearest} is no folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"--output {output}: the folder {nearest} is read-only")
+
+
 def predict_file(path: Path, modules: list[Classifier], options: argparse.Namespace) -> str:
     """Classify one file and write its results; the line to print."""
     recording = open_recording(path, options.channel, options.sampling_rate, options.units_per_mv)
     prediction = predict_recording(modules, recording, options.window)
     summary = summarize(recording, prediction)
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / f"{recording.name}.json").write_text(json.dumps(summary, indent=2) + "\n")
-    write_course(options.output / f"{recording.name}.csv", prediction)
-    if not options.no_picture:
-        save_picture(options.output / f"{recording.name}.png", recording, prediction)
+    for_summary, for_course, *for_picture = targets_of(path, options)
+    for_summary.write_text(json.dumps(summary, indent=2) + "\n")
+    write_course(for_course, prediction)
+    for target in for_picture:
+        save_picture(target, recording, prediction)
     known = summary["probabilities"]
     verdict = (
         "nothing that can be classified" if known is None else f"{prediction.label} ({known[prediction.label]:.3f})"
@@ -78,6 +116,7 @@ def parse(args: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--channel", type=int, default=0, help="signal or column, from 0")
     parser.add_argument("--window", type=float, default=60.0, help="seconds classified at once")
     parser.add_argument("--no-picture", action="store_true")
+    parser.add_argument("--force", action="store_true", help="overwrite existing results")
     options = parser.parse_args(args)
     for name in ("sampling_rate", "units_per_mv"):
         value = getattr(options, name)
@@ -93,15 +132,19 @@ def parse(args: list[str] | None) -> argparse.Namespace:
 def main(args: list[str] | None = None) -> int:
     options = parse(args)
     try:
+        require_folder(options.output)
+        reasons = list(refusals(options))
         modules = [load_classifier(path) for path in options.checkpoint]
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     failed = 0
-    for path in options.records:
+    for path, reason in zip(options.records, reasons, strict=True):
         try:
+            if reason:
+                raise ValueError(f"{path}: {reason}")
             print(predict_file(path, modules, options), flush=True)
-        except (FileNotFoundError, ValueError) as error:
+        except (OSError, ValueError) as error:
             failed += 1
             print(f"error: {error}", file=sys.stderr, flush=True)
     return int(failed > 0)

@@ -4,17 +4,20 @@ A recording gives its samples in 1/1000 mV as float32, NaN where there is none, 
 are read whole.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from itertools import chain, islice, repeat
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import wfdb
 
-from modules.ecg.units import HOW_TO_SAY, PER_MV, agreed, is_calibrated, unit_in
+from modules.components.files.voltages import calibration, per_mv
+from modules.ecg.csv_samples import read_csv
+from modules.ecg.units import HOW_TO_SAY
 
 MIN_SECONDS, MAX_SECONDS = 2.0, 24 * 3600.0
+MIN_RATE, MAX_RATE = 1.0, 1e5
+"""Hz; the ratios between these and 300 Hz are fractions of small numbers."""
 MIN_HEIGHT, MAX_HEIGHT = 0.05, 20.0
 """mV."""
 ONE_WAY = (0.05, 0.95)
@@ -43,15 +46,18 @@ def open_wfdb(path: Path, channel: int, units_per_mv: float | None) -> Recording
     """
     stem = str(path.with_suffix("") if path.suffix in (".hea", ".mat", ".dat") else path)
     header = wfdb.rdheader(stem)
+    if isinstance(header, wfdb.MultiRecord):
+        raise ValueError("it consists of segments: name one of them, or join them first")
     if not header.sig_len or not header.n_sig:
         raise ValueError("the header names no samples")
     if channel >= header.n_sig:
         raise ValueError(f"channel {channel} of {header.n_sig}")
-    units = (header.units or ["mV"])[channel]
-    if units not in PER_MV:
-        raise ValueError(f"unit {units} is no voltage")
-    scale = 1000 / PER_MV[units]
-    if not is_calibrated(Path(f"{stem}.hea"), channel):
+    has_gain, unit = calibration(Path(f"{stem}.hea"), channel)
+    from_header = per_mv(unit)
+    if from_header is None:
+        raise ValueError(f"unit {unit} is no voltage")
+    scale = 1000 / from_header
+    if not has_gain:
         if units_per_mv is None:
             raise ValueError(f"its header gives signal {channel} no gain: {HOW_TO_SAY}")
         scale = 1000 * UNCALIBRATED_GAIN / units_per_mv
@@ -87,12 +93,10 @@ def open_csv(path: Path, channel: int, sampling_rate: float, units_per_mv: float
     It may begin with a header line, and another of units; one of them names the unit, unless ``units_per_mv`` does. A
     day at 1 kHz is 350 MB as float32. What is longer than any recording may be is not read to its end.
     """
-    limit = int((MAX_SECONDS + 1) * sampling_rate)
-    with path.open(encoding="utf-8") as lines:
-        header, rest = split_header(lines, channel)
-        units_per_mv = agreed(unit_in(header), units_per_mv)
-        texts = texts_of(islice(rest, limit), channel)
-        samples = np.fromiter((to_number(text) for text in texts), np.float32)
+    try:
+        samples, units_per_mv = read_csv(path, channel, int((MAX_SECONDS + 1) * sampling_rate), units_per_mv)
+    except UnicodeDecodeError as error:
+        raise ValueError("it is no text in UTF-8: save it again as CSV in UTF-8") from error
     if not len(samples):
         raise ValueError("no samples")
 
@@ -100,50 +104,6 @@ def open_csv(path: Path, channel: int, sampling_rate: float, units_per_mv: float
         return finite(samples[start:stop] * np.float32(1000 / units_per_mv))
 
     return Recording(path.stem, sampling_rate, len(samples), read)
-
-
-def split_header(lines: Iterator[str], channel: int) -> tuple[list[str], Iterator[str]]:
-    """The column's words in the lines before the first sample, at most two, of which the second is a unit; the rest."""
-    header: list[str] = []
-    for line in lines:
-        text = column_of(line, channel)
-        if len(header) == 2 or is_number(text) or (header and unit_in([text]) is None):
-            return header, chain([line], lines)
-        header.append(text)
-    return header, iter(())
-
-
-def texts_of(lines: Iterable[str], channel: int) -> Iterator[str]:
-    """The field of each line; an empty line is an empty field, unless only empty ones follow."""
-    empty = 0
-    for line in lines:
-        if not line.strip():
-            empty += 1
-            continue
-        yield from repeat("", empty)
-        empty = 0
-        yield column_of(line, channel)
-
-
-def column_of(line: str, channel: int) -> str:
-    fields = line.rstrip("\r\n").replace(";", ",").replace("\t", ",").split(",")
-    if channel >= len(fields):
-        raise ValueError(f"column {channel} in a line of {len(fields)}: {line.strip()[:40]!r}")
-    return fields[channel].strip()
-
-
-def is_number(text: str) -> bool:
-    try:
-        float(text or "nan")
-    except ValueError:
-        return False
-    return True
-
-
-def to_number(text: str) -> float:
-    if not is_number(text):
-        raise ValueError(f"{text[:40]!r} is no number, choose another column with --channel (from 0)?")
-    return float(text or "nan")
 
 
 def finite(samples: np.ndarray) -> np.ndarray:
@@ -159,23 +119,26 @@ def open_recording(path: Path, channel: int, sampling_rate: float | None, units_
         ValueError: if it cannot be used, with the reason: among others where nothing says its units, and where its
             samples count up or down like a column of time.
     """
-    is_plain = path.suffix in (".csv", ".npy")
+    suffix = path.suffix.lower()
+    is_plain = suffix in (".csv", ".npy")
     if not (path if is_plain else path.with_suffix(".hea")).is_file():
         raise FileNotFoundError(f"no {'file' if is_plain else 'WFDB record'} {path}")
     if is_plain and not sampling_rate:
-        raise ValueError(f"{path}: a {path.suffix} file needs --sampling-rate")
-    if path.suffix == ".npy" and units_per_mv is None:
+        raise ValueError(f"{path}: a {suffix} file needs --sampling-rate")
+    if suffix == ".npy" and units_per_mv is None:
         raise ValueError(f"{path}: nothing says the unit of its numbers: {HOW_TO_SAY}")
     try:
         if not is_plain:
             recording = open_wfdb(path, channel, units_per_mv)
-        elif path.suffix == ".npy":
+        elif suffix == ".npy":
             recording = open_array(path, channel, float(sampling_rate or 0), float(units_per_mv or 0))
         else:
             recording = open_csv(path, channel, float(sampling_rate or 0), units_per_mv)
     except Exception as error:  # wfdb and numpy raise whatever a damaged file makes them stumble over
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path} cannot be read: {reason}") from error
+    if not MIN_RATE <= recording.sampling_rate <= MAX_RATE:
+        raise ValueError(f"{path} has a sampling rate of {recording.sampling_rate:g} Hz; supported are 1 Hz to 100 kHz")
     if not MIN_SECONDS <= recording.seconds <= MAX_SECONDS:
         raise ValueError(f"{path} lasts {recording.seconds:.2f} s; supported are 2 s to 24 h")
     if is_monotonic(probe(recording)):

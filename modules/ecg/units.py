@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
-PER_MV = {"V": 0.001, "mV": 1.0, "uV": 1000.0}
+from modules.components.files.voltages import per_mv
+
 HOW_TO_SAY = "add --units-per-mv (1 for mV, 1000 for uV)"
-NAME = re.compile(r"(?<![a-z])(mv|millivolts?|[u\u00b5\u03bc]v|microvolts?)(?![a-z])", re.IGNORECASE)
+NAME = re.compile(r"(?<![a-z])(mv|millivolts?|[u\u00b5\u03bc]v|microv(?:olts?)?)(?![a-z])", re.IGNORECASE)
 """A unit inside the name of a column, such as ``ECG (mV)``, ``ii_uV``, ``mv``; both signs for micro."""
 VOLT = re.compile(r"[(\[]v(olts?)?[)\]]|^'?volts?'?$", re.IGNORECASE)
 """A bare V only in brackets: there are leads of that name."""
@@ -18,9 +18,8 @@ def unit_in(header: Sequence[str]) -> float | None:
     Raises:
         ValueError: if they name two.
     """
-    names = [name.lower() for word in header for name in NAME.findall(word)]
-    found = {PER_MV["mV" if name.startswith(("mv", "milli")) else "uV"] for name in names}
-    found |= {PER_MV["V"] for word in header if VOLT.search(word)}
+    found = {per_mv(name) for word in header for name in NAME.findall(word)}
+    found |= {per_mv("V") for word in header if VOLT.search(word)}
     if len(found) > 1:
         raise ValueError(f"its header {' and '.join(header)!r} names two units: {HOW_TO_SAY} and correct it")
     return found.pop() if found else None
@@ -40,11 +39,3 @@ def agreed(from_header: float | None, from_user: float | None) -> float:
             "leave the option out or correct the header"
         )
     return from_header if from_user is None else from_user  # type: ignore[return-value]
-
-
-def is_calibrated(header: Path, channel: int) -> bool:
-    """Whether a WFDB header gives a signal a gain; where it gives none or 0, readers assume 200 units per mV."""
-    lines = [line.split() for line in header.read_text(errors="replace").splitlines()]
-    signals = [fields for fields in lines if fields and not fields[0].startswith("#")][1:]
-    gain = re.match(r"[-+.0-9eE]+", signals[channel][2]) if len(signals[channel]) > 2 else None
-    return gain is not None and float(gain[0]) != 0

@@ -32,7 +32,7 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     root = str(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"absent\.mat: expected is .* that holds an array"):
         ArrayFile("absent.mat", root=root).load()
-    for file, variable in (("names.mat", "missing"), ("broken.mat", "V"), ("objects.npy", "V")):
+    for file, variable in (("names.mat", "missing"), ("broken.mat", "V"), ("objects.npy", None)):
         with pytest.raises(ValueError, match="cannot be read"):
             ArrayFile(file, variable, root=root).load()
     with pytest.raises(ValueError, match="not a real array"):
@@ -43,13 +43,22 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
         ArrayFile("names.mat", "zeros", scale="mean", root=root).load()
 
 
+@pytest.mark.parametrize("file", ["a.npy", "a.csv"])
+def test_a_variable_is_only_for_mat_files(tmp_path: Path, file: str) -> None:
+    np.save(tmp_path / "a.npy", np.eye(3))
+    np.savetxt(tmp_path / "a.csv", np.eye(3), delimiter=",")
+    with pytest.raises(ValueError, match=rf"{file} holds one array without a name: leave out the variable V"):
+        ArrayFile(file, "V", root=str(tmp_path)).load()
+    assert torch.equal(ArrayFile(file, root=str(tmp_path)).load()[0], torch.eye(3, dtype=torch.float64))
+
+
 def test_foreign_and_empty_arrays(tmp_path: Path) -> None:
     matrix = csc_matrix(np.eye(20))
     matrix.indices[3] = 25
     savemat(tmp_path / "a.mat", {"V": matrix, "empty": np.zeros((0, 3))})
     np.savez(tmp_path / "archive.npz", a=np.zeros((2, 2)))
     (tmp_path / "archive.npz").rename(tmp_path / "a.npy")
-    for file, variable in (("a.mat", "V"), ("a.mat", "empty"), ("a.npy", "V")):
+    for file, variable in (("a.mat", "V"), ("a.mat", "empty"), ("a.npy", None)):
         with pytest.raises(ValueError, match=f"{file} cannot be read"):
             ArrayFile(file, variable, scale="max", root=str(tmp_path)).load()
     np.save(tmp_path / "big.npy", np.arange(6, dtype=">f4").reshape(2, 3))

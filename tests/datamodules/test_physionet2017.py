@@ -15,6 +15,7 @@ from datamodules.physionet2017 import PhysioNet2017, read_labels, read_split
 from datamodules.signals import cache as ecg_cache
 from datamodules.signals.batches import BucketSampler, Records, repeats
 from datamodules.signals.cache import Cache, open_cache
+from modules.ecg.recordings import open_recording
 from tests.modules.ecg.wfdb_files import beats, write_record, write_set
 
 ROOT = Path(__file__).parents[2]
@@ -237,6 +238,8 @@ def test_units_of_a_header_are_kept(tmp_path: Path) -> None:
         ("c", "1/uV", signal),
         ("d", "1000000/V", signal),
         ("e", "1000(10)/mV", signal - 10),
+        ("h", "1/\u00b5V", signal),
+        ("i", "500/mv", 2 * signal),
     ):
         write_record(tmp_path, name, signal, gain=gain)
         assert np.array_equal(ecg_cache.read_record(tmp_path / name, 300, 64), expected), name
@@ -245,6 +248,24 @@ def test_units_of_a_header_are_kept(tmp_path: Path) -> None:
         ecg_cache.read_record(tmp_path / "f", 300, 64)
     write_record(tmp_path, "g", np.full(900, 30000), gain="500/mV")
     assert (ecg_cache.read_record(tmp_path / "g", 300, 64) == 32767).all()  # cut, not wrapped around
+
+
+def test_training_and_predicting_read_one_signal(tmp_path: Path) -> None:
+    """Missing samples are 0 for both, also where the baseline is not, and a signal of unknown gain is for neither."""
+    signal = beats(3, 1, False)
+    signal[[0, 100, 899]] = -32768
+    for name, gain in (("a", "1000/mV"), ("b", "500(30)/mV"), ("c", "1/uV")):
+        write_record(tmp_path, name, signal, gain=gain)
+        packed = ecg_cache.read_record(tmp_path / name, 300, 64)
+        predicted = open_recording(tmp_path / name, 0, None, None).read(0, 900)
+        assert np.flatnonzero(np.isnan(predicted)).tolist() == [0, 100, 899]
+        assert np.array_equal(packed, np.rint(np.nan_to_num(predicted)))
+    for name, gain in (("d", "0"), ("e", "0/mV")):
+        write_record(tmp_path, name, signal, gain=gain)
+        with pytest.raises(ecg_cache.SkippedRecordError, match="without a gain"):
+            ecg_cache.read_record(tmp_path / name, 300, 64)
+        with pytest.raises(ValueError, match="no gain"):
+            open_recording(tmp_path / name, 0, None, None)
 
 
 def test_two_ranks_share_the_batches() -> None:

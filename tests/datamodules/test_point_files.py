@@ -47,6 +47,17 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
             PointFiles(name, root=str(tmp_path)).setup("fit")
 
 
+@pytest.mark.parametrize("options", [{"variable": "fea"}, {"label_variable": "gnd"}])
+def test_a_variable_is_only_for_mat_files(tmp_path: Path, options: dict) -> None:
+    np.save(tmp_path / "points.npy", np.eye(2))
+    np.save(tmp_path / "labels.npy", np.arange(2))
+    name = "points" if "variable" in options else "labels"
+    with pytest.raises(
+        ValueError, match=rf"{name}\.npy holds one array .*leave out the variable {next(iter(options.values()))}"
+    ):
+        PointFiles("points.npy", "labels.npy", root=str(tmp_path), **options).setup("fit")
+
+
 def test_labels_that_are_none(tmp_path: Path) -> None:
     np.save(tmp_path / "good.npy", np.zeros((2, 2)))
     labels = [[np.inf, 1], [1e300, 1], [0.5, 1], [1j, 1], ["a", "b"], []]

@@ -36,12 +36,14 @@ def read_array(path: Path, variable: str | None = None, axis: int = 0) -> np.nda
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: for another ending, a file that cannot be read or holds anything but real numbers, and an axis that
-            it does not have.
+        ValueError: for another ending, a variable of a .npy or .csv file, a file that cannot be read or holds anything
+            but real numbers, and an axis that it does not have.
     """
     readers = {".npy": read_npy, ".csv": read_csv, ".mat": lambda path: read_mat(path, variable)}
     if path.suffix not in readers:
         raise ValueError(f"{path} cannot be read: its name must end in {', '.join(readers)}")
+    if variable is not None and path.suffix != ".mat":
+        raise ValueError(f"{path} holds one array without a name: leave out the variable {variable} or set it to null")
     array = readers[path.suffix](path)
     if not -array.ndim <= axis < array.ndim:
         raise ValueError(f"{path} has {array.ndim} axes; axis {axis} is none of them")

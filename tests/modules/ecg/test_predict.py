@@ -65,7 +65,7 @@ def test_one_line_for_each_file_that_cannot_be_used(
     files = ["absent", "cut", "short", "words.csv", "object.npy", "good"]
     words = [*(str(tmp_path / name) for name in files), "--checkpoint", str(checkpoint), "--sampling-rate", "300"]
     words += ["--units-per-mv", "1000"]
-    assert predict.main([*words, "--output", str(tmp_path), "--no-picture"]) == 1
+    assert predict.main([*words, "--output", str(tmp_path / "out"), "--no-picture"]) == 1
     printed = capsys.readouterr()
     lines = printed.err.strip().splitlines()
     assert len(lines) == 5 and all(line.startswith("error: ") for line in lines)
@@ -76,6 +76,99 @@ def test_one_line_for_each_file_that_cannot_be_used(
     assert printed.out.startswith("good: ")
     assert predict.main([str(tmp_path / "words.csv"), "--checkpoint", str(checkpoint)]) == 1
     assert "needs --sampling-rate" in capsys.readouterr().err
+
+
+def test_what_exists_is_kept(tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture) -> None:
+    """No input is ever overwritten, no result without --force, and no result by that of another record."""
+    text = "mv\n" + "".join(f"{value / 1000}\n" for value in beats(5, 1, False))
+    for name in ("a.csv", "b.csv", "below/b.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    common = ["--checkpoint", str(checkpoint), "--sampling-rate", "300", "--no-picture", "--output"]
+
+    def refused(files: list[str], output: Path, *more: str) -> str:
+        assert predict.main([*(str(tmp_path / name) for name in files), *common, str(output), *more]) == 1
+        printed = capsys.readouterr().err
+        assert printed.count("\n") == 1
+        return printed
+
+    assert "a.csv would overwrite an input" in refused(["a.csv"], tmp_path, "--force")
+    (tmp_path / "linked").symlink_to(tmp_path)
+    assert "would overwrite an input" in refused(["a.csv"], tmp_path / "linked", "--force")
+    assert (tmp_path / "a.csv").read_text() == text and not (tmp_path / "a.json").exists()
+
+    out = tmp_path / "out"
+    assert "below/b.csv: another input already becomes" in refused(["b.csv", "below/b.csv"], out)
+    (out / "b.json").unlink()
+    before = (out / "b.csv").read_text()
+    (out / "b.csv").write_text("mine")
+    assert "b.csv exists; --force overwrites it" in refused(["b.csv"], out)
+    assert (out / "b.csv").read_text() == "mine"
+    assert predict.main([str(tmp_path / "b.csv"), *common, str(out), "--force"]) == 0
+    assert (out / "b.csv").read_text() == before
+    (out / "a.json").mkdir()
+    assert "not a regular file" in refused(["a.csv"], out, "--force")
+    (out / "b.png").write_text("a picture of mine")
+    for name in ("b.json", "b.csv"):
+        (out / name).unlink()
+    assert predict.main([str(tmp_path / "b.csv"), *common, str(out)]) == 0  # --no-picture does not touch it
+
+
+@pytest.mark.parametrize("below", [".", "results/of/today"])
+def test_an_output_that_is_no_folder(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture, below: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert predict.main(["x", "--checkpoint", str(checkpoint), "--output", str(tmp_path / "file" / below)]) == 2
+    assert capsys.readouterr().err.endswith("file is no folder\n")
+
+
+def test_folders_that_cannot_be_written_to(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_record(tmp_path, "x", beats(5, 1, False))
+    words = [str(tmp_path / "x"), "--checkpoint", str(checkpoint), "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(predict.os, "access", lambda path, mode: Path(path) != tmp_path)
+    assert predict.main(words) == 2
+    assert capsys.readouterr().err.endswith(f"the folder {tmp_path} is read-only\n")
+    monkeypatch.undo()
+
+    def full(*args: object) -> None:
+        raise OSError(28, "No space left on device", "x.png")
+
+    monkeypatch.setattr(predict, "save_picture", full)
+    assert predict.main(words) == 1
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'x.png'\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hyper_parameters": "x"}, "is no checkpoint of an ECG classifier"),
+        ({"state_dict": [1]}, "is no checkpoint of an ECG classifier"),
+        ({"state_dict": {1: torch.zeros(1)}}, "is no checkpoint of an ECG classifier"),
+        ({"state_dict": {"network.classifier.bias": 1}}, "is no checkpoint of an ECG classifier"),
+        ({"state_dict": {}}, "the weights do not fit its network"),
+        ({"init_args": [1]}, "its network cannot be built"),
+        ({"init_args": {"width": 0}}, "its network cannot be built"),
+        ({"init_args": {**NETWORK, "num_classes": 3}}, "its network tells 3 classes apart, not N, A, O, ~"),
+        ({"nan": True}, "its weights hold NaN or infinity"),
+    ],
+)
+def test_checkpoints_that_do_not_serve(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture, change: dict, message: str
+) -> None:
+    content = torch.load(checkpoint, weights_only=True)
+    if "init_args" in change:
+        content["hyper_parameters"]["network"] |= change
+    elif "nan" in change:
+        content["state_dict"]["network.classifier.bias"][0] = torch.nan
+    else:
+        content |= change
+    torch.save(content, tmp_path / "odd.ckpt")
+    assert predict.main(["x", "--checkpoint", str(tmp_path / "odd.ckpt")]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed and "odd.ckpt" in printed and printed.count("\n") == 1
 
 
 @pytest.fixture
@@ -178,7 +271,15 @@ def test_odd_heights_are_told(height: float, is_odd: bool) -> None:
 
 def test_a_factor_of_1000_is_a_warning(tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture) -> None:
     np.save(tmp_path / "mv.npy", beats(5, 1, False) / 1000)
-    words = [str(tmp_path / "mv.npy"), "--checkpoint", str(checkpoint), "--no-picture", "--output", str(tmp_path)]
+    words = [
+        str(tmp_path / "mv.npy"),
+        "--checkpoint",
+        str(checkpoint),
+        "--no-picture",
+        "--force",
+        "--output",
+        str(tmp_path),
+    ]
     for units, is_warned in (("1000", True), ("1", False)):
         assert predict.main([*words, "--sampling-rate", "300", "--units-per-mv", units]) == 0
         assert ("check its units" in capsys.readouterr().out) == is_warned
@@ -197,6 +298,7 @@ def test_a_factor_of_1000_is_a_warning(tmp_path: Path, checkpoint: Path, capsys:
         (["\u00b5V"], 1000.0),
         (["\u03bcV"], 1000.0),
         (["Microvolt"], 1000.0),
+        (["ECG microV"], 1000.0),
         (["lead (V)"], 0.001),
         (["'volts'"], 0.001),
         (["V"], None),
@@ -258,6 +360,79 @@ def test_an_empty_line_is_a_missing_sample(tmp_path: Path) -> None:
     gaps = open_recording(tmp_path / "gaps.csv", 0, 300.0, 1.0)
     assert gaps.num_samples == 1200  # the empty lines at the end are none
     assert np.array_equal(gaps.read(0, 5), [1000, np.nan, 2000, np.nan, 1000], equal_nan=True)
+
+
+def test_a_byte_order_mark_is_no_header(tmp_path: Path) -> None:
+    values = np.round(np.random.default_rng(0).normal(size=900), 3)
+    for name, header in (("bare", ""), ("named", "mv\n")):
+        (tmp_path / f"{name}.csv").write_text(header + "\n".join(map(str, values)), encoding="utf-8-sig")
+        opened = open_recording(tmp_path / f"{name}.csv", 0, 300.0, 1.0)
+        assert opened.num_samples == 900 and opened.read(0, 1) == pytest.approx(1000 * values[0])
+
+
+def test_endings_in_large_letters(tmp_path: Path, in_files: np.ndarray) -> None:
+    for old, new in (("bare.csv", "X.CSV"), ("array.npy", "Y.Npy")):
+        (tmp_path / old).rename(tmp_path / new)
+        assert np.abs(open_recording(tmp_path / new, 0, 300.0, 1.0).read(0, 3600) - 1000 * in_files).max() < 0.1
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_text_that_is_not_utf_8(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "x.csv").write_text("ECG (\u00b5V)\n" + "1\n2\n" * 900, encoding=encoding)
+    with pytest.raises(ValueError, match=r"x\.csv cannot be read: it is no text in UTF-8: save it again"):
+        open_recording(tmp_path / "x.csv", 0, 300.0, None)
+
+
+@pytest.mark.parametrize(
+    ("header", "line"),
+    [
+        ("ECG (mV)", "{value}"),
+        ("t;ECG (mV)", "{time};{value}"),
+        ("t\tECG (mV)", "{index}\t{value}"),
+        ("t,ECG (mV)", "{index},{value}"),
+        ("t,ECG (mV)", "{time},{value}"),
+        ("", "{value}"),
+        ("", "{time};{value}"),
+    ],
+)
+def test_decimal_commas_are_refused(tmp_path: Path, header: str, line: str) -> None:
+    values = np.random.default_rng(0).normal(size=900)
+    values[1::3] = np.round(values[1::3])
+    rows = [
+        line.format(index=n, time=f"{n / 300:.3f}".replace(".", ","), value=f"{value:.4g}".replace(".", ","))
+        for n, value in enumerate(values)
+    ]
+    (tmp_path / "x.csv").write_text("\n".join([header, *rows] if header else rows))
+    with pytest.raises(ValueError, match="decimal commas: write points instead"):
+        open_recording(tmp_path / "x.csv", 0, 300.0, 1.0)
+
+
+def test_commas_between_numbers_are_not_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    whole, real = rng.integers(-900, 900, (900, 2)), rng.normal(size=(900, 2))
+    for name, header, values, template in (
+        ("integers", "", whole, "{},{}"),
+        ("named", "a,b", whole, "{},{}"),
+        ("ends", "a,b", whole, "{},{},"),
+        ("points", "", real, "{},{}"),
+        ("padded", "", abs(whole), "{:05d},{}"),
+        ("semicolons", "a;b", real, "{};{}"),
+        ("tabs", "", whole, "{}\t{}"),
+    ):
+        rows = [template.format(*row) for row in values.tolist()]
+        (tmp_path / f"{name}.csv").write_text("\n".join([header, *rows] if header else rows))
+        read = open_recording(tmp_path / f"{name}.csv", 1, 300.0, 1.0).read(0, 900)
+        assert np.allclose(read, 1000 * values[:, 1], atol=0.01), name
+
+
+def test_lines_of_unequal_width(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("ECG (mV)\n" + "0.5,1\n0.25,2\n" * 900)
+    with pytest.raises(ValueError, match="more fields than its header, which has 1: name every column"):
+        open_recording(tmp_path / "x.csv", 0, 300.0, None)
+    (tmp_path / "x.csv").write_text("1,2\n,\n" * 900)
+    assert open_recording(tmp_path / "x.csv", 1, 300.0, 1.0).num_samples == 1800
+    (tmp_path / "x.csv").write_text("ECG (mV)\n" + "0.5\n0.25,artefact\n" * 900)
+    assert open_recording(tmp_path / "x.csv", 0, 300.0, None).num_samples == 1800
 
 
 def test_a_csv_longer_than_any_recording_is_not_read_to_its_end(
@@ -358,6 +533,20 @@ def test_resampling_keeps_a_slow_wave(rate: float) -> None:
     assert resample(wave, 300.0) is wave
 
 
+@pytest.mark.parametrize("rate", [0.9, 100001, 700000])
+def test_rates_beyond_resampling_are_refused(tmp_path: Path, rate: float) -> None:
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=900))
+    with pytest.raises(ValueError, match=rf"x\.npy has a sampling rate of {rate:g} Hz; supported are 1 Hz to 100 kHz"):
+        open_recording(tmp_path / "x.npy", 0, rate, 1.0)
+
+
+@pytest.mark.parametrize("rate", [recordings.MIN_RATE, recordings.MAX_RATE, recordings.MAX_RATE - 1])
+def test_the_slowest_and_the_fastest_rate(rate: float) -> None:
+    count = max(4, int(3 * rate))
+    window = read_window(recording(np.ones(count), rate), 0, count)
+    assert len(window.signal) == round(count * 300 / rate)
+
+
 def test_votes() -> None:
     probabilities = torch.tensor([[[0.6, 0.4, 0.0]], [[0.1, 0.9, 0.0]], [[0.6, 0.4, 0.0]]])
     assert majority(probabilities.argmax(2), probabilities).tolist() == [0]  # though the mean says 1
@@ -372,3 +561,9 @@ def test_units_of_a_wfdb_record(tmp_path: Path) -> None:
     assert np.allclose(opened.read(100, 200), signal[100:200], atol=1e-3)
     with pytest.raises(ValueError, match="channel 1 of 1"):
         open_recording(tmp_path / "a", 1, None, 1000.0)
+    for unit, scale in (("mv", 1), ("microV", 0.001), ("\u00b5V", 0.001), ("\u03bcV", 0.001), ("V", 1000)):
+        write_record(tmp_path, "b", signal, gain=f"1000/{unit}")
+        assert np.allclose(open_recording(tmp_path / "b", 0, None, None).read(100, 200), float(scale) * signal[100:200])
+    (tmp_path / "c.hea").write_text("c/2 1 300 1800\na 900\nb 900\n")
+    with pytest.raises(ValueError, match="consists of segments"):
+        open_recording(tmp_path / "c", 0, None, 1.0)

@@ -22,7 +22,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.images.reading import SkippedImageError, map_in_threads
-from datamodules.loading.packing import remove_others, unfinished, write_whole
+from datamodules.loading.packing import remove_others
+from modules.components.files.whole_files import unfinished, write_whole
 
 VERSION = 1
 """Of what ``pack`` writes; part of the fingerprint."""
@@ -69,21 +70,17 @@ def pack(source: Source, cache: Path, size: int, quiet: bool) -> None:
 
     cache.mkdir(parents=True, exist_ok=True)
     data, rows, skipped = cache / f"images-{source.key}.npy", 0, dict[str, list[str]]()
-    try:
-        with unfinished(data).open("wb") as file:
-            file.write(header(0, size))
-            made = map_in_threads(make, list(source.names), "packing images", quiet)
-            for name, pixels in zip(source.names, made, strict=True):
-                if isinstance(pixels, str):
-                    skipped.setdefault(pixels, []).append(name)
-                else:
-                    file.write(pixels.tobytes())
-                    rows += 1
-            file.seek(0)
-            file.write(header(rows, size))
-        unfinished(data).replace(data)
-    finally:
-        unfinished(data).unlink(missing_ok=True)
+    with unfinished(data) as temporary, temporary.open("wb") as file:
+        file.write(header(0, size))
+        made = map_in_threads(make, list(source.names), "packing images", quiet)
+        for name, pixels in zip(source.names, made, strict=True):
+            if isinstance(pixels, str):
+                skipped.setdefault(pixels, []).append(name)
+            else:
+                file.write(pixels.tobytes())
+                rows += 1
+        file.seek(0)
+        file.write(header(rows, size))
     write_whole(cache / f"index-{source.key}.json", json.dumps({"images": rows, "skipped": skipped}).encode())
     remove_others(cache, source.key, "images-*.npy", "index-*.json")
 

@@ -24,7 +24,7 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from cli import checkout
+from cli import checkout, sweep_file
 from cli.run_folder import numbered
 
 Parameters = dict[str, Any]
@@ -92,7 +92,7 @@ def trials(sweep: Parameters, method: str, count: int | None, seed: int) -> Iter
     Raises:
         ValueError: for a method or a grid that cannot be run here.
     """
-    specs = flatten(sweep.get("parameters", {}))
+    specs = flatten(sweep["parameters"])
     if method == "grid":
         if endless := [name for name, spec in specs.items() if kind_of(spec) not in ("constant", "categorical")]:
             raise ValueError(f"a grid needs value or values, which {', '.join(endless)} has not")
@@ -166,10 +166,17 @@ def print_table(rows: list[tuple[float | None, Parameters, Path]], metric: str |
     Console().print(table)
 
 
+def positive(text: str) -> int:
+    """A number of trials."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return int(text)
+
+
 def main(args: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("file", type=Path)
-    parser.add_argument("--count", type=int, help="trials at most; random draws 10 unless told")
+    parser.add_argument("--count", type=positive, help="trials at most; random draws 10 unless told")
     parser.add_argument("--method", choices=["grid", "random"], help="instead of the file's")
     parser.add_argument("--seed", type=int, default=0, help="of the random draws")
     parser.add_argument("--dry-run", action="store_true", help="print the commands only")
@@ -177,8 +184,11 @@ def main(args: list[str] | None = None) -> int:
     try:
         checkout.require()
         sweep = yaml.safe_load(options.file.read_text())
-        planned = list(trials(sweep, options.method or sweep["method"], options.count, options.seed))
-    except (ValueError, OSError, KeyError, yaml.YAMLError) as error:
+        sweep_file.check(sweep)
+        if not (method := options.method or sweep.get("method")):
+            raise ValueError("it names no method: write method: grid or random, or give --method")
+        planned = list(trials(sweep, method, options.count, options.seed))
+    except (ValueError, TypeError, ArithmeticError, OSError, yaml.YAMLError) as error:  # the middle two from draws
         parser.exit(2, f"error: {options.file}: {' '.join(str(error).split())}\n")
     if "early_terminate" in sweep:
         print("early_terminate needs wandb's server: every trial runs to its end")

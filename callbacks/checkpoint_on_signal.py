@@ -79,10 +79,19 @@ class CheckpointOnSignal(Callback):
         return any(c._last_global_step_saved == trainer.global_step and self.path.exists() for c in callbacks)
 
 
+def _leave(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
 @contextmanager
 def exit_on_signal() -> Iterator[None]:
-    """Ctrl-C outside of training: no traceback either."""
+    """Outside of training: no traceback for Ctrl-C, and SIGTERM cleans up too."""
+    is_main = threading.current_thread() is threading.main_thread()
+    former = signal.signal(signal.SIGTERM, _leave) if is_main else None
     try:
         yield
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
+    finally:
+        if is_main:
+            signal.signal(signal.SIGTERM, former or signal.SIG_DFL)

@@ -9,8 +9,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 
+from callbacks.generation_files import GenerationFiles
 from callbacks.reports.generation_curves import CurveLog, draw_curves
-from callbacks.reports.generation_files import GenerationFiles
 from callbacks.reports.generation_scores import (
     complete,
     evaluate_generations,

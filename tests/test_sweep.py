@@ -98,6 +98,56 @@ def test_what_cannot_run_is_one_line(change: dict[str, Any], line: str, capsys: 
     assert stop.value.code == 2 and line in errors and len(errors.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"parameters": None}, "parameters must map names"),
+        ({"parameters": ["a"]}, "parameters must map names"),
+        ({"parameters": {}}, "parameters must map names"),
+        ({"parameters": {"a": 3}}, "parameter a is 3: write {value: 3}"),
+        ({"parameters": {"a": {"parameters": {"b": [1]}}}}, "parameter a.b is [1]"),
+        ({"parameters": {"a": {"parameters": None}}}, "a.parameters must map names"),
+        ({"parameters": {"a": {"values": 3}}}, "values of parameter a must be a list"),
+        ({"parameters": {"a": {"values": []}}}, "values of parameter a must be a list"),
+        ({"parameters": {"a": {"distribution": 3}}}, "distribution of parameter a must be a name"),
+        ({"parameters": {"a": {"min": "a", "max": 3}}}, "min of parameter a must be a number"),
+        ({"parameters": {"a": {"min": 0.0, "max": True}}}, "max of parameter a must be a number"),
+        (
+            {"method": "random", "parameters": {"a": {"distribution": "q_uniform", "max": 1, "q": 0}}},
+            "division by zero",
+        ),
+        ({"metric": "val/loss"}, "metric must be a dict, not 'val/loss'"),
+        ({"command": "train.py"}, "command must be a list"),
+        ({"run_cap": 0}, "run_cap must be at least 1"),
+        ({"method": None}, "names no method"),
+    ],
+)
+def test_a_malformed_file_is_one_line(change: dict[str, Any], line: str, capsys: pytest.CaptureFixture) -> None:
+    Path("toy_sweep.yaml").write_text(yaml.safe_dump(TOY | change))
+    with pytest.raises(SystemExit) as stop:
+        sweep.main(["toy_sweep.yaml", "--dry-run"])
+    errors = capsys.readouterr().err
+    assert stop.value.code == 2 and len(errors.splitlines()) == 1
+    assert errors.startswith("error: toy_sweep.yaml: ") and line in errors
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "3\n", "parameters: [\n"])
+def test_what_is_no_sweep_file_is_one_line(text: str, capsys: pytest.CaptureFixture) -> None:
+    Path("toy_sweep.yaml").write_text(text)
+    with pytest.raises(SystemExit) as stop:
+        sweep.main(["toy_sweep.yaml"])
+    errors = capsys.readouterr().err
+    assert stop.value.code == 2 and len(errors.splitlines()) == 1 and errors.startswith("error: toy_sweep.yaml: ")
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many"])
+def test_a_sweep_has_a_trial(count: str, capsys: pytest.CaptureFixture) -> None:
+    Path("toy_sweep.yaml").write_text(yaml.safe_dump(TOY))
+    with pytest.raises(SystemExit) as stop:
+        sweep.main(["toy_sweep.yaml", "--count", count])
+    assert stop.value.code == 2 and f"argument --count: {count} is not a number from 1 on" in capsys.readouterr().err
+
+
 def test_bayes_runs_at_random_on_request(capsys: pytest.CaptureFixture) -> None:
     Path("toy_sweep.yaml").write_text(yaml.safe_dump(TOY | {"method": "bayes"}))
     assert sweep.main(["toy_sweep.yaml", "--method", "random", "--count", "2", "--dry-run"]) == 0

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from modules.components.files.whole_files import write_whole
 from modules.components.frozen import Frozen
 
 Groups = Mapping[str, Sequence[int]]
@@ -68,6 +69,6 @@ def print_scores(split: str, scores: Mapping[str, float]) -> None:
 
 
 def save_scores(file: Path, content: Mapping[str, Any]) -> None:
-    """Put the entries of ``content`` into a JSON file, beside those that it has."""
+    """Put the entries of ``content`` into a JSON file, beside those that it has; the file is replaced at once."""
     before = json.loads(file.read_text()) if file.exists() else {}
-    file.write_text(json.dumps(before | dict(content), indent=2) + "\n")
+    write_whole(file, f"{json.dumps(before | dict(content), indent=2)}\n".encode())

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks.generations import Generations
 from callbacks.reports.generation_curves import curves_figure
-from callbacks.reports.generation_scores import papers_ensembles
+from callbacks.reports.generation_scores import papers_ensembles, save_scores
 from callbacks.rng_state import RngState
 from cli import claim
 from cli.wandb_session import OurWandbLogger
@@ -543,6 +543,24 @@ def test_ensembles_have_the_taught_generations() -> None:
     groups = {name: list(members) for name, members in papers_ensembles(3).items()}
     assert groups == {"ens2": [1, 2], "ens3": [1, 2, 3]}
     assert papers_ensembles(1) == papers_ensembles(0) == {}
+
+
+def test_scores_are_put_beside_older_ones_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed while it writes leaves the older ones."""
+    file = tmp_path / "generations.json"
+    save_scores(file, {"val": {"gen0/error": 1.0}})
+    save_scores(file, {"test": {"gen0/error": 2.0}})
+    content = {"val": {"gen0/error": 1.0}, "test": {"gen0/error": 2.0}}
+    assert json.loads(file.read_text()) == content and [*tmp_path.iterdir()] == [file]
+
+    def killed(*_: object) -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(Path, "replace", killed)
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(SystemExit):
+        save_scores(file, {"val": {}})
+    assert json.loads(file.read_text()) == content
 
 
 class Heir(nn.Module):

@@ -15,7 +15,10 @@ from cli.hints import check
         ("fit", "fit needs an experiment: --config .*configs/l3c/quickstart.yaml"),
         ("predict --ckpt_path best", "predict needs an experiment"),
         ("fit --config configs/l3c/overlays/rgb.yaml", "--config configs/l3c/<experiment>.yaml --config .*rgb.yaml"),
-        ("fit --config=a/overlays/b.yaml --config a/overlays/c.yaml", "overlays/[bc].yaml is an overlay"),
+        ("fit --config=a/overlays/b.yaml --config a/overlays/c.yaml", "overlays/b.yaml is an overlay"),
+        ("fit --config configs/l3c/overlays/rgb.yaml --config=x.yaml", "rgb.yaml is an overlay .* which comes before"),
+        ("fit --config=a/overlays/b.yaml --config a/x.yaml --print_config", "b.yaml is an overlay"),
+        ("fit --config", "fit needs an experiment"),
     ],
 )
 def test_what_is_missing(line: str, hint: str) -> None:
@@ -31,7 +34,9 @@ def test_what_is_missing(line: str, hint: str) -> None:
         "fit --config x.yaml --config configs/l3c/overlays/rgb.yaml",
         "fit --model tests.toys.Toy --data tests.toys.Points",
         "fit --model=tests.toys.Toy --data=tests.toys.Points",
-        "fit --config configs/l3c/overlays/rgb.yaml --config=x.yaml",
+        "fit --config=x.yaml --config configs/l3c/overlays/rgb.yaml",
+        "fit --model tests.toys.Toy --config configs/l3c/overlays/rgb.yaml",
+        "fit --print_config",
         "fit --help",
         "--help",
         "-h",

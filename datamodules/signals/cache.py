@@ -25,6 +25,8 @@ from modules.components.files.whole_files import unfinished, write_whole
 UNITS_PER_MV = 1000
 VERSION = 2
 """Of what ``build`` writes; part of the fingerprint."""
+ATTEMPTS = 3
+"""To build a cache that another process removes before it is loaded."""
 MISSING = "with a header or a signal file missing"
 DAMAGED = "truncated or unreadable"
 OTHER_RATE = "of another sampling rate"
@@ -121,14 +123,15 @@ def build(folder: Path, cache: Path, key: str, sampling_rate: int, min_samples: 
 def load(cache: Path, key: str) -> Cache | None:
     """The finished cache of this key; None if there is none or a file has lost its end."""
     data, index = cache / f"signals-{key}.bin", cache / f"index-{key}.json"
-    if not (data.is_file() and index.is_file()):
+    try:
+        content = json.loads(index.read_bytes())
+        offsets = np.asarray(content["offsets"], np.int64)
+        if data.stat().st_size != 2 * offsets[-1]:
+            return None
+        empty = np.zeros(0, np.int16)
+        signals = np.memmap(data, "<i2", mode="r").view(np.ndarray) if offsets[-1] else empty  # itself slow to slice
+    except FileNotFoundError:  # also where another process has just replaced it
         return None
-    content = json.loads(index.read_bytes())
-    offsets = np.asarray(content["offsets"], np.int64)
-    if data.stat().st_size != 2 * offsets[-1]:
-        return None
-    empty = np.zeros(0, np.int16)
-    signals = np.memmap(data, "<i2", mode="r").view(np.ndarray) if offsets[-1] else empty  # a memmap is slow to slice
     return Cache(signals, offsets, content["names"], content["skipped"])
 
 
@@ -143,18 +146,20 @@ def open_cache(folder: Path, cache: Path, sampling_rate: int, min_samples: int, 
         quiet: no progress bar.
 
     Raises:
-        ValueError: if the cache cannot be written.
+        ValueError: if the cache cannot be written, or another process replaces it again and again by one of other
+            records or settings.
     """
     files = ((entry.name, entry.stat()) for entry in record_files(folder))
     key = fingerprint(files, VERSION, (sampling_rate, min_samples))
+    for _ in range(ATTEMPTS):
+        if found := load(cache, key):
+            return found
+        try:
+            build(folder, cache, key, sampling_rate, min_samples, quiet)
+        except OSError as error:
+            raise ValueError(
+                f"cannot write the cache {cache} ({error.strerror}): set cache_dir to another folder"
+            ) from error
     if found := load(cache, key):
         return found
-    try:
-        build(folder, cache, key, sampling_rate, min_samples, quiet)
-    except OSError as error:
-        raise ValueError(
-            f"cannot write the cache {cache} ({error.strerror}): set cache_dir to another folder"
-        ) from error
-    built = load(cache, key)
-    assert built is not None, "the cache was just built"
-    return built
+    raise ValueError(f"another process replaces the cache {cache} by its own: set cache_dir to a folder for each")

@@ -115,6 +115,42 @@ def test_the_cache_follows_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert len(list(cache.iterdir())) == 2
 
 
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_another_process_replaces_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """One of other settings removes it between building and loading: it is built again, though not for ever."""
+    folder, cache = write_set(tmp_path, 8) / "training2017", tmp_path / "cache"
+    build, others = ecg_cache.build, iter(range(65, 65 + times))
+
+    def overtaken(*args: object) -> None:
+        build(*args)  # type: ignore[arg-type]
+        for min_samples in others:
+            build(folder, cache, f"other{min_samples}", 300, min_samples, True)
+            break
+
+    monkeypatch.setattr(ecg_cache, "build", overtaken)
+    if times == 3:
+        with pytest.raises(ValueError, match=r"another process replaces the cache .*set cache_dir"):
+            open_cache(folder, cache, 300, 64, quiet=True)
+    else:
+        assert len(open_cache(folder, cache, 300, 64, quiet=True).names) == 8
+
+
+@pytest.mark.parametrize("lost", ["signals", "index"])
+def test_a_cache_that_vanishes_while_it_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+    folder, cache = write_set(tmp_path, 4) / "training2017", tmp_path / "cache"
+    whole = np.array(open_cache(folder, cache, 300, 64, quiet=True).signals)
+    read = Path.read_bytes
+
+    def vanishing(path: Path) -> bytes:
+        monkeypatch.undo()
+        content = b"" if lost == "index" else read(path)
+        next(cache.glob(f"{lost}-*")).unlink()
+        return content or read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", vanishing)
+    assert np.array_equal(open_cache(folder, cache, 300, 64, quiet=True).signals, whole)
+
+
 @pytest.mark.parametrize("damage", ["shorter", "no index"])
 def test_half_a_cache_is_not_trusted(tmp_path: Path, damage: str) -> None:
     folder, cache = write_set(tmp_path, 8) / "training2017", tmp_path / "cache"

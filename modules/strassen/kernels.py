@@ -7,9 +7,9 @@ each; then a row adds one table entry for each of its bytes. T-MAC and bitnet.cp
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor, nn
 
+from modules.components.kernels import kernel
 from modules.strassen.collapse import Collapsed, dense_product
 from modules.strassen.packing import pack_ternary
 
@@ -45,7 +45,7 @@ class PackedMatrix:
         return y
 
 
-@njit(cache=True)
+@kernel()
 def fill_tables(x, tables):  # type: ignore[no-untyped-def]
     """tables[g, code] = sum of the five entries of group g, each times its digit - 1."""
     for g in range(len(tables)):
@@ -59,7 +59,7 @@ def fill_tables(x, tables):  # type: ignore[no-untyped-def]
             count *= 3
 
 
-@njit(fastmath=True, cache=True)
+@kernel(fastmath=True)
 def add_entries(codes, tables, y):  # type: ignore[no-untyped-def]
     """y[i] = sum_g tables[g, codes[g, i]], two groups at a time, in chunks of rows."""
     groups, rows = codes.shape

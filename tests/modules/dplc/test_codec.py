@@ -15,7 +15,7 @@ from modules.dplc.nets import CompressionNet, GenerativeNet
 from modules.dplc.statistics import reestimate
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-HEADER = 91
+HEADER = 90
 """Bytes of the container around the payload: magic, model, size, checksums."""
 SMALL = {"channels": 3, "width": 2, "latent": 20}
 
@@ -198,9 +198,9 @@ def test_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_lossless_methods_decode_to_one_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Image.fromarray(PIXELS[:16, :16]).save(tmp_path / "a.png")
     assert program.main(["compress", str(tmp_path / "a.png"), "--output", str(tmp_path)]) == 0
-    words = ["decompress", str(tmp_path / "a.l3c"), "--output", str(tmp_path / "back")]
+    words = ["decompress", str(tmp_path / "a.pmlp"), "--output", str(tmp_path / "back")]
     assert program.main([*words, "--samples", "2"]) == 1
-    assert "l3c decodes to one image" in capsys.readouterr().err
+    assert "pixel_mlp decodes to one image" in capsys.readouterr().err
     assert program.main(words) == 0
 
 
@@ -208,4 +208,6 @@ def test_a_lossless_file_may_still_not_promise_too_much() -> None:
     container = Codec(network()).compress(PIXELS)
     assert unpack(pack(container)) == container
     with pytest.raises(CorruptFileError, match="cannot describe a tile"):
-        unpack(pack(container._replace(lossy=False)))
+        large = {"width": 20_000, "height": 2_000, "tiles": [container.tiles[0]._replace(width=20_000, height=2_000)]}
+        assert unpack(pack(container._replace(**large))).width == 20_000
+        unpack(pack(container._replace(lossy=False, **large)))

@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 
 from modules.components.coding.rans import TOTAL, check_exhausted, encode_intervals, open_stream, pop, slot_of
+from modules.components.kernels import kernel
 
 COUNT_LIMIT = 1023
 """Counts of a context are halved when their sum exceeds this, so that old decisions fade."""
@@ -59,19 +60,19 @@ def take(state, position, words, counts, context):
     return state, position, bit
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _put_all(bits, contexts, counts, starts, frequencies):
     position = 0
     for i in range(len(bits)):
         position = put(starts, frequencies, position, counts, contexts[i], bits[i])
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _take_bit(state, position, words, counts, context):
     return take(state, position, words, counts, context)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def _take_integer(state, position, words, counts):
     """A non-negative integer: the length of its binary form in unary, then the digits below the first one."""
     length = 0

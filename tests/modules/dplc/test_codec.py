@@ -186,7 +186,8 @@ def test_the_program(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     (tmp_path / "back" / "face.png").unlink()
     assert run("decompress", file, "--output", tmp_path / "back", "--samples", 2) == 1
     assert "face.1.png exists; --force overwrites it" in capsys.readouterr().err.replace("\n", "")
-    assert run("decompress", file, "--output", tmp_path / "back", "--samples", 0) == 1
+    with pytest.raises(SystemExit):
+        run("decompress", file, "--output", tmp_path / "back", "--samples", 0)
     assert run("sample", "--samples", 2, "--output", tmp_path / "drawn") == 0
     drawn = [np.asarray(Image.open(tmp_path / "drawn" / f"sample000{k}.png")) for k in range(2)]
     assert all(np.array_equal(a, b) for a, b in zip(drawn, Codec(network()).sample(2), strict=True))

@@ -221,7 +221,7 @@ def _unpack_tiles(reader: _Reader, min_bits_per_pixel: float) -> Iterator[Tile]:
     for _ in range(count):
         left, top, width, height, length = reader.numbers("5I")
         payload = reader.take(length)
-        if 8 * length < min_bits_per_pixel * width * height:
+        if 8 * length < int(min_bits_per_pixel * width * height):
             raise CorruptFileError(f"{length} bytes cannot describe a tile of {width} x {height} pixels")
         yield Tile(left, top, width, height, payload)
 

@@ -54,7 +54,7 @@ class Halves:
 
     def compress(self, image: np.ndarray, metadata: Any = None, side: Any = None) -> Container:
         tile = Tile(0, 0, 96, 64, image[:32].tobytes() + bytes(side or 0))
-        return Container("halves", bytes(16), "RGB", "float32", 0, "rans", 96, 64, bytes(8), {}, [tile])
+        return Container("halves", bytes(16), "RGB", "float32", 0, 96, 64, bytes(8), {}, [tile])
 
     def read(self, container: Container) -> Any:
         return SimpleNamespace(keep=np.arange(8)[:, None].repeat(12, 1) < 4)

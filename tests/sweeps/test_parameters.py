@@ -18,6 +18,7 @@ import train
 from callbacks.reports.codec_report import CodecReport
 from datamodules.cifar import CIFAR10_CLASSES
 from modules.born_again.resnet import WideResNet
+from tests.datamodules.test_cityscapes import write_scene
 from tests.modules.ecg.wfdb_files import write_set
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +63,27 @@ def cones(root: Path) -> list[str]:
     return ["--data.init_args.repeats=1", "--model.init_args.max_iterations=5"]
 
 
+def thumbnails(root: Path) -> list[str]:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        folder = root / "tiny_imagenet" / split / "n01"
+        folder.mkdir(parents=True)
+        for number in range(8):
+            Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / f"{number}.JPEG")
+    narrow = ["--model.init_args.network.init_args.width=2", "--model.init_args.adversary.init_args.width=2"]
+    return [*narrow, "--data.init_args.batch_size=4", "--trainer.max_epochs=2"]
+
+
+def scenes(root: Path) -> list[str]:
+    for split in ("train", "val"):
+        for number in range(2):
+            write_scene(root / "camvid_cityscapes_layout", f"ulm_{number:06d}_000019", split)
+    narrow = ["--model.init_args.network.init_args.width=2", "--model.init_args.network.init_args.num_blocks=1"]
+    critic = [f"--model.init_args.discriminator.init_args.{size}" for size in ("width=4", "num_scales=2")]
+    once = ["--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1"]
+    return [*narrow, *critic, *once, "--data.init_args.size=[32,64]", "--data.init_args.crop=[32,32]"]
+
+
 def born_again(root: Path) -> list[str]:
     teacher, file = WideResNet(depth=10, width=1, base_channels=2), root / "generation_0.ckpt"
     torch.save({"state_dict": {f"student.{name}": value for name, value in teacher.state_dict().items()}}, file)
@@ -79,6 +101,8 @@ TINY: dict[str, Callable[[Path], list[str]]] = {
     "datamodules.physionet2017.PhysioNet2017": ecg,
     "datamodules.labelled_images.LabelledImages": coil,
     "datamodules.cone_problems.ConeProblems": cones,
+    "datamodules.thumbnails.ImageFolder": thumbnails,
+    "datamodules.cityscapes.Cityscapes": scenes,
 }
 """Writes a set of a few items in its layout below the root and gives the options that make the data small."""
 

@@ -25,6 +25,7 @@ more of few bytes; it has to know itself which sizes it accepts.
 """
 
 import hashlib
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ PRECISIONS = {1: "float32", 2: "float64"}
 
 # A flat tile of a megapixel takes some fifty bytes in the plain format that a codec may fall back to.
 MIN_BITS_PER_SYMBOL = 5e-5
+ROUND_OFF = 1e-6
 
 
 class CorruptFileError(ValueError):
@@ -221,7 +223,7 @@ def _unpack_tiles(reader: _Reader, min_bits_per_pixel: float) -> Iterator[Tile]:
     for _ in range(count):
         left, top, width, height, length = reader.numbers("5I")
         payload = reader.take(length)
-        if 8 * length < int(min_bits_per_pixel * width * height):
+        if 8 * length < math.ceil(min_bits_per_pixel * width * height - ROUND_OFF):
             raise CorruptFileError(f"{length} bytes cannot describe a tile of {width} x {height} pixels")
         yield Tile(left, top, width, height, payload)
 

@@ -91,11 +91,14 @@ def test_twenty_steps_equal_ten_and_ten_more():
     assert len(whole) == 20 and parts == whole
 
 
-GOLDEN_LOSSES = [10.7279, 10.7438, 10.6014, 11.0161, 10.6495]
+GOLDEN_LOSSES = [10.7279, 10.7438, 10.6014, 11.0161, 10.6712]
 
 
 def test_golden_loss_curve():
-    """Rewritten only with a reason: the first steps of the quickstart at seed 7, narrow, in float32."""
+    """Rewritten only with a reason: the first steps of the quickstart at seed 7, narrow, in float32.
+
+    The fifth value changed when the warm-up of a cycle became two steps long at least, of these five steps.
+    """
     run("fit", "--config", str(CONFIGS / "quickstart.yaml"), "--trainer.max_steps=5", "--trainer.precision=32-true")
     assert logged(Path("runs/l3c/quickstart/000"), "train/bpsp") == pytest.approx(GOLDEN_LOSSES, rel=2e-3)
 

@@ -256,7 +256,7 @@ def test_workers_are_counted_from_one(workers, capsys):
     [
         (["compress", "a.png", "--output", "out", "--model", "nothing"], "no model 'nothing'"),
         (["compress", "a.png", "--output", "out", "--checkpoint", "nowhere.pt"], "nowhere.pt"),
-        (["compress", "a.png", "b.png", "--output", "x.l3c"], "one file, for one input"),
+        (["compress", "a.png", "b.png", "--output", "x.pmlp"], "one file, for one input"),
         (["export", "--checkpoint", "nowhere.ckpt", "--output", "x.pt"], "nowhere.ckpt"),
     ],
 )

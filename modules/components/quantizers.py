@@ -14,7 +14,7 @@ class Quantized(NamedTuple):
 
 
 class SoftHardQuantizer(nn.Module):
-    """Nearest of fixed, evenly spaced levels forward, softmax-weighted levels backward (L3C eq. 4, 5).
+    """Nearest level forward, softmax-weighted levels backward (L3C eq. 4, 5), with fixed, evenly spaced levels.
 
     The levels are a buffer that is not saved: they follow from the constructor's arguments, and encoder and
     decoder must index this one table (``levels[symbols]``) rather than compute levels anew.
@@ -32,7 +32,9 @@ class SoftHardQuantizer(nn.Module):
         if num_levels < 2:
             raise ValueError(f"a quantiser needs at least 2 levels, not {num_levels}")
         self.sigma = sigma
-        levels = torch.linspace(low, high, num_levels, dtype=torch.float64).float()
+        self._set_levels(torch.linspace(low, high, num_levels, dtype=torch.float64).float())
+
+    def _set_levels(self, levels: Tensor) -> None:
         self.register_buffer("levels", levels, persistent=False)
 
     def symbols(self, x: Tensor) -> Tensor:
@@ -40,11 +42,37 @@ class SoftHardQuantizer(nn.Module):
         upper_edges = (self.levels[1:] + self.levels[:-1]) / 2
         return torch.bucketize(x.contiguous(), upper_edges)
 
+    def assignments(self, x: Tensor) -> Tensor:
+        """Soft assignment to each level, [..., num_levels], summing to 1."""
+        return torch.softmax(-self.sigma * (x.unsqueeze(-1) - self.levels).square(), dim=-1)
+
     def forward(self, x: Tensor) -> Quantized:
         symbols = self.symbols(x.detach())
         hard = self.levels[symbols]
         if not (torch.is_grad_enabled() and x.requires_grad):
             return Quantized(hard, symbols)
-        distance = (x.unsqueeze(-1) - self.levels).square()
-        soft = torch.softmax(-self.sigma * distance, dim=-1) @ self.levels
+        soft = self.assignments(x) @ self.levels
         return Quantized(soft + (hard - soft).detach(), symbols)
+
+
+class LearnedQuantizer(SoftHardQuantizer):
+    """The same with levels that are learned with the network, through the soft branch alone (CPM sec. 3.1).
+
+    Args:
+        num_levels: number of levels, at least 2; they start uniformly at random between ``low`` and ``high``, in no
+            order, and need not stay apart.
+        low, high, sigma: as above; CPM has -2, 2 and 1.
+    """
+
+    def __init__(self, num_levels: int, low: float = -2.0, high: float = 2.0, sigma: float = 1.0) -> None:
+        super().__init__(num_levels, low, high, sigma)
+
+    def _set_levels(self, levels: Tensor) -> None:
+        low, high = float(levels[0]), float(levels[-1])
+        self.levels = nn.Parameter(torch.empty_like(levels).uniform_(low, high))
+
+    def symbols(self, x: Tensor) -> Tensor:
+        """Index of the nearest level; a tie goes to the lower level, whatever their order."""
+        ascending, order = self.levels.detach().sort()
+        upper_edges = (ascending[1:] + ascending[:-1]) / 2
+        return order[torch.bucketize(x.contiguous(), upper_edges)]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from modules.components.quantizers import SoftHardQuantizer
+from modules.components.quantizers import LearnedQuantizer, SoftHardQuantizer
 
 
 def soft_by_formula(u: float, levels: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -56,3 +56,34 @@ def test_without_a_gradient_the_values_are_the_levels_themselves():
     quantizer = SoftHardQuantizer(25)
     values, symbols = quantizer(torch.linspace(-1.3, 1.3, 101))
     assert torch.equal(values, quantizer.levels[symbols])
+
+
+def test_learned_levels_in_any_order_are_found_and_learn_through_the_soft_branch():
+    quantizer = LearnedQuantizer(4)
+    with torch.no_grad():
+        quantizer.levels.copy_(torch.tensor([1.5, -2.0, 0.25, -0.5]))
+    x = torch.tensor([-9.0, -1.25, -1.2, 0.0, 0.87, 0.88, 4.0], requires_grad=True)
+    values, symbols = quantizer(x)
+    assert symbols.tolist() == [1, 1, 3, 2, 2, 0, 0], "a tie goes to the lower level"
+    assert torch.allclose(values, quantizer.levels[symbols])
+    values.sum().backward()
+    levels = quantizer.levels.detach().clone().requires_grad_(True)
+    points = x.detach().clone().requires_grad_(True)
+    sum(soft_by_formula(u, levels, 1.0) for u in points).backward()
+    assert torch.allclose(quantizer.levels.grad, levels.grad, atol=1e-5)
+    assert torch.allclose(x.grad, points.grad, atol=1e-5)
+
+
+def test_learned_levels_start_at_random_between_their_ends_and_are_saved():
+    torch.manual_seed(0)
+    levels = LearnedQuantizer(2000, low=-1.0, high=3.0).levels.detach()
+    assert levels.min() >= -1 and levels.max() <= 3 and levels.mean() == pytest.approx(1.0, abs=0.1)
+    assert not torch.equal(levels, levels.sort().values)
+    assert list(LearnedQuantizer(6).state_dict()) == ["levels"]
+
+
+def test_assignments_are_softmax_weights():
+    quantizer = SoftHardQuantizer(5, -2.0, 2.0, sigma=0.7)
+    x = torch.tensor([[0.3, -1.9]])
+    weights = torch.exp(-0.7 * (x[..., None] - quantizer.levels) ** 2)
+    assert torch.allclose(quantizer.assignments(x), weights / weights.sum(-1, keepdim=True))

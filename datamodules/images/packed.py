@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from datamodules.images.reading import SkippedImageError, decode, find_photos, map_in_threads
-from datamodules.loading.packing import fingerprint, remove_others
+from datamodules.loading.packing import fingerprint, load_or_build, remove_others
 from modules.components.files.whole_files import unfinished, write_whole
 
 VERSION = 1
@@ -82,13 +82,11 @@ def build(folder: Path, files: dict[str, list[Path]], cache: Path, key: str, siz
 def load(cache: Path, key: str, size: int) -> PackedImages | None:
     """The finished cache of this key; None if there is none or a file has lost its end."""
     data, index = cache / f"images-{key}.npy", cache / f"index-{key}.json"
-    if not (data.is_file() and index.is_file()):
-        return None
     try:
         content = json.loads(index.read_bytes())
         counts = list(content["counts"].values())
         images = np.load(data, allow_pickle=False)
-    except (ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError):  # the first also where another process replaces it
         return None
     if images.shape != (sum(counts), size, size, 3) or images.dtype != np.uint8:
         return None
@@ -106,19 +104,9 @@ def open_cache(folder: Path, cache: Path, size: int, quiet: bool = False) -> Pac
         quiet: no progress bar.
 
     Raises:
-        ValueError: if the cache cannot be written.
+        ValueError: if the cache cannot be written, or another process replaces it again and again.
     """
     files = {path.name: find_photos(path) for path in class_folders(folder)}
     stamps = ((path.relative_to(folder).as_posix(), path.stat()) for part in files.values() for path in part)
     key = fingerprint(stamps, VERSION, size, *files)
-    if found := load(cache, key, size):
-        return found
-    try:
-        build(folder, files, cache, key, size, quiet)
-    except OSError as error:
-        raise ValueError(
-            f"cannot write the cache {cache} ({error.strerror}): set cache_dir to another folder"
-        ) from error
-    built = load(cache, key, size)
-    assert built is not None, "the cache was just built"
-    return built
+    return load_or_build(cache, lambda: load(cache, key, size), lambda: build(folder, files, cache, key, size, quiet))

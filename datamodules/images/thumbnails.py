@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.images.reading import SkippedImageError, map_in_threads
-from datamodules.loading.packing import remove_others
+from datamodules.loading.packing import load_or_build, remove_others
 from modules.components.files.whole_files import unfinished, write_whole
 
 VERSION = 1
@@ -94,15 +94,13 @@ def header(rows: int, size: int) -> bytes:
 def load(cache: Path, key: str, size: int, in_memory: bool) -> Packed | None:
     """The finished cache of this key; None if there is none or a file has lost its end."""
     data, index = cache / f"images-{key}.npy", cache / f"index-{key}.json"
-    if not (data.is_file() and index.is_file()):
-        return None
     try:
         content = json.loads(index.read_bytes())
         images = np.load(data, allow_pickle=False, mmap_mode=None if in_memory else "r")
         if images.shape != (content["images"], size, size, 3) or images.dtype != np.uint8:
             return None
         return Packed(images, content["skipped"])
-    except (ValueError, KeyError, EOFError, TypeError):
+    except (OSError, ValueError, KeyError, EOFError, TypeError):  # also where another process replaces it
         return None
 
 
@@ -117,19 +115,11 @@ def open_cache(source: Source, cache: Path, size: int, in_memory: bool = True, q
         quiet: no progress bar.
 
     Raises:
-        ValueError: if the cache cannot be written.
+        ValueError: if the cache cannot be written, or another process replaces it again and again.
     """
-    if found := load(cache, source.key, size, in_memory):
-        return found
-    try:
-        pack(source, cache, size, quiet)
-    except OSError as error:
-        raise ValueError(
-            f"cannot write the cache {cache} ({error.strerror}): set cache_dir to another folder"
-        ) from error
-    built = load(cache, source.key, size, in_memory)
-    assert built is not None, "the cache was just built"
-    return built
+    return load_or_build(
+        cache, lambda: load(cache, source.key, size, in_memory), lambda: pack(source, cache, size, quiet)
+    )
 
 
 class Thumbnails(Dataset):

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import wfdb
 
-from datamodules.loading.packing import fingerprint, remove_others
+from datamodules.loading.packing import fingerprint, load_or_build, remove_others
 from datamodules.loading.reporting import track
 from modules.components.files.voltages import calibration, per_mv
 from modules.components.files.whole_files import unfinished, write_whole
@@ -25,8 +25,6 @@ from modules.components.files.whole_files import unfinished, write_whole
 UNITS_PER_MV = 1000
 VERSION = 2
 """Of what ``build`` writes; part of the fingerprint."""
-ATTEMPTS = 3
-"""To build a cache that another process removes before it is loaded."""
 MISSING = "with a header or a signal file missing"
 DAMAGED = "truncated or unreadable"
 OTHER_RATE = "of another sampling rate"
@@ -130,7 +128,7 @@ def load(cache: Path, key: str) -> Cache | None:
             return None
         empty = np.zeros(0, np.int16)
         signals = np.memmap(data, "<i2", mode="r").view(np.ndarray) if offsets[-1] else empty  # itself slow to slice
-    except FileNotFoundError:  # also where another process has just replaced it
+    except OSError:  # such as where another process has just replaced it
         return None
     return Cache(signals, offsets, content["names"], content["skipped"])
 
@@ -151,15 +149,6 @@ def open_cache(folder: Path, cache: Path, sampling_rate: int, min_samples: int, 
     """
     files = ((entry.name, entry.stat()) for entry in record_files(folder))
     key = fingerprint(files, VERSION, (sampling_rate, min_samples))
-    for _ in range(ATTEMPTS):
-        if found := load(cache, key):
-            return found
-        try:
-            build(folder, cache, key, sampling_rate, min_samples, quiet)
-        except OSError as error:
-            raise ValueError(
-                f"cannot write the cache {cache} ({error.strerror}): set cache_dir to another folder"
-            ) from error
-    if found := load(cache, key):
-        return found
-    raise ValueError(f"another process replaces the cache {cache} by its own: set cache_dir to a folder for each")
+    return load_or_build(
+        cache, lambda: load(cache, key), lambda: build(folder, cache, key, sampling_rate, min_samples, quiet)
+    )

@@ -49,6 +49,35 @@ def test_sources_are_followed_through_imports():
     assert stamp(ROOT / "modules/l3c/nets.py") != stamp(ROOT / "modules/components/quantizers.py")
 
 
+@pytest.mark.parametrize(
+    ("source", "files"),
+    [
+        ("import pack.a", ["pack/a.py"]),
+        ("import pack.a as x, pack.b", ["pack/a.py", "pack/b.py"]),
+        ("from pack.a import name", ["pack/a.py"]),
+        ("from pack import a, nothing", ["pack/a.py"]),
+        ("def late():\n    from pack import b", ["pack/b.py"]),
+        ("from .a import name", []),  # relative ones are not the project's style, and would be looked up at its root
+        ("import numpy.linalg", []),
+    ],
+)
+def test_every_way_to_import_a_file_of_the_project_counts(monkeypatch, tmp_path, source, files):
+    monkeypatch.setattr(kernels, "ROOT", tmp_path)
+    (tmp_path / "pack").mkdir()
+    for name in ("a.py", "pack/a.py", "pack/b.py"):
+        (tmp_path / name).touch()
+    kernels.imported_files.cache_clear()
+    assert kernels.imported_files(source.encode()) == {tmp_path / file for file in files}
+    kernels.imported_files.cache_clear()
+
+
+def test_a_stamp_follows_names_and_contents(tmp_path):
+    for folder, name, text in (("1", "a.py", "x = 1"), ("2", "a.py", "x = 2"), ("3", "b.py", "x = 1")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).write_text(text)
+    assert len({stamp(path) for path in tmp_path.glob("*/*.py")}) == 3
+
+
 def test_no_kernel_is_cached_by_other_settings():
     for path in [*ROOT.glob("modules/**/*.py"), *ROOT.glob("datamodules/**/*.py")]:
         assert "cache=True" not in path.read_text(), path

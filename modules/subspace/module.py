@@ -32,7 +32,7 @@ class SubspaceClustering(Gathering):
     test ``test/error``, under one assignment for all points with a known label.
 
     Args:
-        algorithm: omp, mp, tsc, nsn or lasso.
+        algorithm: omp, mp, tsc, nsn, lasso or elastic_net.
         options: of the algorithm, see ``solvers``.
         num_clusters: found by the eigengap if not given.
         max_clusters: the eigengap's bound.

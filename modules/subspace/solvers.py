@@ -1,4 +1,4 @@
-"""Sparse self-expression by five methods: every point as a combination of few others (section 3 of the sheet).
+"""Sparse self-expression by six methods: every point as a combination of few others (section 3 of the sheet).
 
     points [N, D] --blocks of rows--> private step --> coefficients, scipy CSR [B, N]
 
@@ -25,7 +25,7 @@ import torch
 from scipy.sparse import csr_array, vstack
 from torch import Tensor
 
-from modules.subspace import lasso, neighbors, pursuits
+from modules.subspace import elastic_net, lasso, neighbors, pursuits
 from modules.subspace.blocks import (
     CACHE_BYTES,
     Work,
@@ -242,12 +242,54 @@ def ssc_lasso(
     return vstack(codes, format="csr")
 
 
+def ssc_elastic_net(
+    points: Tensor,
+    alpha: float = 50.0,
+    mixing: float = 0.9,
+    max_rounds: int = 100,
+    tolerance: float = 1e-3,
+    queries: Tensor | None = None,
+    rows: Tensor | None = None,
+    memory_gib: float = 1.0,
+) -> csr_array:
+    """EnSC: l1 and squared l2 norm together keep the neighbours of a point connected (You et al., CVPR 2016).
+
+    Args:
+        alpha: weight of the fit, relative for each point to the smallest weight at which it has a neighbour; above 1.
+        mixing: lambda of the paper in (0, 1], the share of the l1 norm; 1 is the lasso, each point with a weight of its
+            own.
+        max_rounds, tolerance: end; the tolerance is what the optimality condition of a point may be missed by, as a
+            share.
+
+    Solved on the CPU, wherever the points are. A point that is orthogonal to all others up to round-off has no
+    coefficients.
+
+    Raises:
+        ValueError: for values outside of their range.
+    """
+    check_positive(alpha=alpha, mixing=mixing, tolerance=tolerance)
+    check_counts(max_rounds=max_rounds)
+    if mixing > 1 or alpha <= 1:
+        raise ValueError(f"need mixing of at most 1 and alpha above 1, got {mixing} and {alpha}")
+    work = Work(points.cpu(), queries if queries is None else queries.cpu(), rows, memory_gib)
+    points, largest = work.points, float(work.points.norm(dim=1).max())
+    codes = []
+    for block, own in work.blocks(3 * len(points) + 2 * points.shape[1]):
+        peaks = elastic_net.largest_correlations(points, block, own)
+        thresholds = torch.where(peaks > pursuits.round_off(block) * largest, peaks / alpha, 0.0)
+        ridges = thresholds * ((1 - mixing) / mixing)
+        found = elastic_net.elastic_net_block(points, block, own, thresholds, ridges, max_rounds, tolerance)
+        codes.append(from_dense(found))
+    return vstack(codes, format="csr")
+
+
 SOLVERS: dict[str, Callable[..., csr_array]] = {
     "omp": ssc_omp,
     "mp": ssc_mp,
     "tsc": tsc,
     "nsn": nsn,
     "lasso": ssc_lasso,
+    "elastic_net": ssc_elastic_net,
 }
 
 

@@ -17,6 +17,7 @@ EVERY: list[tuple[str, dict[str, Any]]] = [
     ("tsc", {"num_neighbors": 3}),
     ("nsn", {"num_neighbors": 4, "max_dimension": 3}),
     ("lasso", {"alpha": 5.0}),
+    ("elastic_net", {"alpha": 5.0, "tolerance": 1e-10}),
     ("lasso", {"alpha": 5.0, "outliers": True, "tolerance": 0.0, "max_iterations": 30}),
 ]
 POWERS = [
@@ -91,7 +92,7 @@ def test_what_is_no_real_tensor_is_refused(points: Any) -> None:
         tsc(random_points(), queries=points)
 
 
-@pytest.mark.parametrize("name", ["omp", "mp", "tsc", "nsn", "lasso"])
+@pytest.mark.parametrize("name", [*SOLVERS])
 @pytest.mark.parametrize(
     ("rows", "message"),
     [

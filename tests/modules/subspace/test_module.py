@@ -13,6 +13,7 @@ from pytorch_lightning import Callback, Trainer
 from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import check_estimator
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -21,9 +22,10 @@ from callbacks.predictions import Predictions
 from datamodules.arrays.point_sets import Points
 from datamodules.unions_of_subspaces import UnionGrid, UnionOfSubspaces
 from modules.components.checkpoint_file import CheckpointError
-from modules.subspace.estimator import SubspaceClusterer
+from modules.subspace.estimator import COMMON, SubspaceClusterer
 from modules.subspace.labelling import UNCONNECTED
 from modules.subspace.module import SubspaceClustering, assignment_error
+from modules.subspace.solvers import SOLVERS
 from modules.subspace.study import ClusteringStudy, StoppingStudy
 from train import main
 
@@ -228,7 +230,7 @@ def test_stopping_by_the_residual_counts_as_the_solver_does() -> None:
 def test_estimator() -> None:
     data = UnionOfSubspaces(**SMALL)  # type: ignore[arg-type]
     points, label = data.load()
-    labels = SubspaceClusterer("omp", {"max_atoms": 3}, 2).fit_predict(points.numpy())
+    labels = SubspaceClusterer(2, algorithm="omp", max_atoms=3).fit_predict(points.numpy())
     assert len(set(zip(labels, label.tolist(), strict=True))) == 2
     with pytest.raises(ValueError, match="NaN"):
         SubspaceClusterer().fit(np.full((5, 3), np.nan))
@@ -236,7 +238,7 @@ def test_estimator() -> None:
 
 def test_estimator_takes_any_matrix_and_labels_new_points() -> None:
     points = orthogonal_points()[0].numpy()
-    model = SubspaceClusterer("omp", {"max_atoms": 3}, 2).fit(points)
+    model = SubspaceClusterer(2, algorithm="omp", max_atoms=3).fit(points)
     kinds: list[Any] = [points.astype(kind) for kind in (np.float16, np.longdouble, object, ">f8", np.float32)]
     for same in (*kinds, points[::-1][::-1], np.asfortranarray(points), points.tolist(), torch.from_numpy(points)):
         again = clone(model).fit(same)
@@ -248,7 +250,7 @@ def test_estimator_takes_any_matrix_and_labels_new_points() -> None:
 
 def test_estimator_refuses() -> None:
     points = orthogonal_points()[0].numpy()
-    model = SubspaceClusterer("omp", {"max_atoms": 3}, 2)
+    model = SubspaceClusterer(2, algorithm="omp", max_atoms=3)
     with pytest.raises(NotFittedError):
         model.predict(points)
     with pytest.raises(ValueError, match="expecting 30 features"):
@@ -258,7 +260,25 @@ def test_estimator_refuses() -> None:
     with pytest.raises(ValueError, match="Complex data"):
         model.fit(points + 1j)
     with pytest.raises(ValueError, match=r"whole number or None, not 2\.0"):
-        model.set_params(num_clusters=2.0).fit(points)
+        model.set_params(n_clusters=2.0).fit(points)
+
+
+def test_estimator_is_one_of_scikit_learns() -> None:
+    model = SubspaceClusterer(2, algorithm="tsc", num_neighbors=2)
+    check_estimator(model, expected_failed_checks={"check_clustering": "its clusters are blobs, not subspaces"})
+
+
+def test_estimator_has_an_option_for_every_option_of_every_algorithm() -> None:
+    inputs = {"points", "queries", "rows", "return"}
+    options = {name for solve in SOLVERS.values() for name in solve.__annotations__} - inputs
+    assert set(SubspaceClusterer().get_params()) == options | set(COMMON)
+    points = orthogonal_points()[0].numpy()
+    with pytest.raises(ValueError, match="tsc has no option max_atoms"):
+        SubspaceClusterer(2, algorithm="tsc", max_atoms=3).fit(points)
+    found = SubspaceClusterer(algorithm="mp", max_steps=2, max_clusters=5).fit(points)
+    assert 1 <= found.n_clusters_ <= 5
+    graph = abs(found.coefficients_)
+    np.testing.assert_allclose(found.affinity_matrix_.toarray(), (graph + graph.T).toarray())
 
 
 FEW = {
@@ -293,6 +313,6 @@ def test_shipped_clustering() -> None:
 
 def test_high_dimensions_in_single_precision_are_no_round_off() -> None:
     points = torch.randn(12, 100_000, generator=torch.Generator().manual_seed(0))
-    fitted = SubspaceClusterer("omp", {"max_atoms": 2}, 2).fit(points.numpy())
+    fitted = SubspaceClusterer(2, algorithm="omp", max_atoms=2).fit(points.numpy())
     far = points[:4] + 20 * torch.randn(4, 100_000, generator=torch.Generator().manual_seed(1))  # cosine .05
     assert (fitted.predict(far.numpy()) >= 0).all()

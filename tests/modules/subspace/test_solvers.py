@@ -8,7 +8,17 @@ from torch import Tensor
 
 from datamodules.unions_of_subspaces import Setting, draw_union
 from modules.subspace import lasso, pursuits, solvers
-from modules.subspace.solvers import SOLVERS, merge_shards, nsn, omp_path, shard, ssc_lasso, ssc_mp, ssc_omp, tsc
+from modules.subspace.solvers import (
+    SOLVERS,
+    merge_shards,
+    nsn,
+    omp_path,
+    shard,
+    ssc_lasso,
+    ssc_mp,
+    ssc_omp,
+    tsc,
+)
 
 OPTIONS = {
     "omp": {"max_atoms": 3},
@@ -16,6 +26,7 @@ OPTIONS = {
     "tsc": {"num_neighbors": 3},
     "nsn": {"num_neighbors": 4, "max_dimension": 3},
     "lasso": {"alpha": 5.0},
+    "elastic_net": {"alpha": 5.0, "tolerance": 1e-10},
 }
 EVERY = [(name, OPTIONS[name]) for name in SOLVERS]
 

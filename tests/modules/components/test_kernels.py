@@ -121,3 +121,9 @@ def test_options_reach_the_compiler(options):
     assert compiled.targetoptions["nogil"] is True
     assert compiled.targetoptions.get("fastmath", False) == options.get("fastmath", False)
     assert isinstance(compiled._cache, kernels.SourceCache)
+
+
+def test_with_the_compiler_switched_off_a_kernel_is_its_function(monkeypatch):
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+    assert kernel()(double) is double
+    assert not hasattr(double, "_cache")

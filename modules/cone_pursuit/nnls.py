@@ -15,7 +15,7 @@ Letters: n atoms, d dimension, B right-hand sides, k active atoms, S = min(d, n)
 """
 
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,39 +40,74 @@ diagonal."""
 MATHS = {"reassoc", "contract", "nsz"}
 
 
+SAFE_SQUARES = (1e-200, 1e200)
+"""Squared norms that need no scaling."""
+
+
 class Solution(NamedTuple):
-    coefficients: Tensor  # [B, n], non-negative
-    gradient: Tensor  # [B, n], of 0.5 |x - y|^2 in the coefficients: >= 0, and 0 where a coefficient is positive
+    """Both as the right-hand sides: tensors or arrays, [B, n], or [n] for one right-hand side [d]."""
+
+    coefficients: Any
+    """Non-negative."""
+    gradient: Any
+    """Of 0.5 |x - y|^2 in the coefficients: >= 0, and 0 where a coefficient is positive."""
 
 
-def nnls(dictionary: Tensor, right: Tensor) -> Solution:
+def nnls(dictionary: Any, right: Any) -> Solution:
     """argmin over c >= 0 of |dictionary c - y|, for every row y of ``right``; not differentiable.
 
     Where atoms are so close that float64 does not determine c, x = dictionary c still meets the optimality conditions,
     up to the round-off of y and of the terms of x; then x may be off by 1e-7 |y|. With two right-hand sides or more
     this is checked, and scipy solves again what misses it; what scipy finds, and it alone solves a single right-hand
     side, is not. There, over atoms near a subspace of several dimensions less, x may be off by more: see ``misses``.
-    Results have the precision and the device of the input, integers give float64; a gradient beyond the range of its
-    precision is infinite or 0.
+    Results are of the kind, precision and device of the input, integers give float64; a gradient beyond the range of
+    its precision is infinite or 0.
 
     Args:
-        dictionary: [d, n].
-        right: [B, d], B may be 0.
+        dictionary: [d, n], a torch tensor or NumPy array.
+        right: of the same kind, [B, d] or one right-hand side [d]; B may be 0.
 
     Raises:
-        ValueError: for shapes, types and devices that do not fit, NaN or infinity, and coefficients that the precision
-            cannot hold.
+        ValueError: for kinds, shapes, types and devices that do not fit, NaN or infinity, and coefficients that the
+            precision cannot hold.
     """
     _check(dictionary, right)
-    atoms, targets = _to_numpy(dictionary), _to_numpy(right)
+    atoms, targets = _to_numpy(dictionary), np.atleast_2d(_to_numpy(right))
+    codes, gradient = _solve_one(atoms, targets) or _solve_scaled(atoms, targets)
+    if right.ndim == 1:
+        codes, gradient = codes[0], gradient[0]
+    coefficients = _like(codes, right)
+    if not np.isfinite(_to_numpy(coefficients)).all():
+        raise ValueError(f"coefficients exceed the range of {coefficients.dtype}: scale the dictionary up")
+    return Solution(coefficients, _like(gradient, right))
+
+
+def _solve_one(atoms: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Coefficients and gradient of a single right-hand side as it is; None for several, or where squares leave the
+    range, where a number is not finite, or where scipy does not end."""
+    if len(targets) != 1:
+        return None
+    y, (low, high) = targets[0], SAFE_SQUARES
+    squares = np.einsum("ij,ij->j", atoms, atoms)
+    if not (low < squares.min() and squares.max() < high and low < y @ y < high):
+        return None
+    code = _by_scipy(atoms, y)
+    return None if code is None else (code[None], ((atoms @ code - y) @ atoms)[None])
+
+
+def _solve_scaled(atoms: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Coefficients and gradient, [B, n], by way of atoms and right-hand sides of norms about 1.
+
+    Raises:
+        ValueError: for NaN or infinity.
+    """
+    if not (np.isfinite(atoms).all() and np.isfinite(targets).all()):
+        raise ValueError("dictionary or right-hand sides hold NaN or infinity")
     sizes, lengths = _exponents(atoms.T), _exponents(targets)
     atoms, targets = np.ldexp(atoms, -sizes), np.ldexp(targets, -lengths[:, None])
     codes = _solve(atoms, targets)
     gradient = (codes @ atoms.T - targets) @ atoms
-    coefficients = _to_tensor(np.ldexp(codes, lengths[:, None] - sizes), right)
-    if not bool(torch.isfinite(coefficients).all()):
-        raise ValueError(f"coefficients exceed the range of {coefficients.dtype}: scale the dictionary up")
-    return Solution(coefficients, _to_tensor(np.ldexp(gradient, lengths[:, None] + sizes), right))
+    return np.ldexp(codes, lengths[:, None] - sizes), np.ldexp(gradient, lengths[:, None] + sizes)
 
 
 def _solve(atoms: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -107,27 +142,43 @@ def misses(atoms: np.ndarray, right: np.ndarray, codes: np.ndarray) -> np.ndarra
     return ~(excess.max(1) <= 0)
 
 
-def _check(dictionary: Tensor, right: Tensor) -> None:
+def _check(dictionary: Any, right: Any) -> None:
+    kinds = {type(each) if isinstance(each, Tensor | np.ndarray) else None for each in (dictionary, right)}
+    if len(kinds) > 1 or None in kinds:
+        names = f"{type(dictionary).__name__} and {type(right).__name__}"
+        raise ValueError(f"dictionary and right-hand sides must be tensors or arrays, both of one kind, not {names}")
     shapes = f"{[*dictionary.shape]}, {[*right.shape]}"
-    if dictionary.ndim != 2 or right.ndim != 2 or dictionary.shape[0] != right.shape[1] or 0 in dictionary.shape:
-        raise ValueError(f"dictionary [d, n] and right-hand sides [B, d] do not fit: {shapes}")
-    if dictionary.dtype != right.dtype or dictionary.device != right.device:
-        kinds = f"{dictionary.dtype} on {dictionary.device}, {right.dtype} on {right.device}"
-        raise ValueError(f"dictionary and right-hand sides must have one type and one device: {kinds}")
-    if dictionary.is_complex():
+    if (
+        dictionary.ndim != 2
+        or right.ndim not in (1, 2)
+        or dictionary.shape[0] != right.shape[-1]
+        or 0 in dictionary.shape
+    ):
+        raise ValueError(f"dictionary [d, n] and right-hand sides [B, d] or [d] do not fit: {shapes}")
+    types = [
+        f"{each.dtype} on {each.device}" if isinstance(each, Tensor) else each.dtype for each in (dictionary, right)
+    ]
+    if types[0] != types[1]:
+        raise ValueError(f"dictionary and right-hand sides must have one type and one device: {types[0]}, {types[1]}")
+    is_complex = dictionary.is_complex() if isinstance(dictionary, Tensor) else dictionary.dtype.kind not in "fiub"
+    if is_complex:
         raise ValueError(f"dictionary and right-hand sides must be real, not {dictionary.dtype}")
-    if not bool(torch.isfinite(dictionary).all() and torch.isfinite(right).all()):
-        raise ValueError("dictionary or right-hand sides hold NaN or infinity")
 
 
-def _to_numpy(tensor: Tensor) -> np.ndarray:
+def _to_numpy(values: Any) -> np.ndarray:
     """As float64, converted on the CPU, since not every device has it."""
-    return tensor.detach().cpu().double().numpy()
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().double().numpy()
+    return np.asarray(values, np.float64)
 
 
-def _to_tensor(array: np.ndarray, like: Tensor) -> Tensor:
-    """In the precision (float64 for integers) and on the device of ``like``."""
-    return torch.from_numpy(array).to(like.dtype if like.is_floating_point() else torch.float64).to(like.device)
+def _like(values: np.ndarray, like: Any) -> Any:
+    """Of the kind and precision (float64 for integers) and on the device of ``like``."""
+    if isinstance(like, Tensor):
+        dtype = like.dtype if like.is_floating_point() else torch.float64
+        return torch.from_numpy(values).to(dtype).to(like.device)
+    with np.errstate(over="ignore", under="ignore"):
+        return values.astype(like.dtype if like.dtype.kind == "f" else np.float64, copy=False)
 
 
 def _exponents(rows: np.ndarray) -> np.ndarray:

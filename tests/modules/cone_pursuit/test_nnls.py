@@ -210,7 +210,7 @@ def test_no_right_hand_sides_and_integers() -> None:
 
 def test_values_that_cannot_work() -> None:
     atoms, right = gaussian(5, 3), gaussian(2, 5)
-    for bad in (gaussian(2, 4), gaussian(5), gaussian(2, 5, 1)):
+    for bad in (gaussian(2, 4), gaussian(4), gaussian(2, 5, 1), gaussian(1, 2, 5)):
         with pytest.raises(ValueError, match="do not fit"):
             nnls(atoms, bad)
     with pytest.raises(ValueError, match="do not fit"):
@@ -219,7 +219,48 @@ def test_values_that_cannot_work() -> None:
         nnls(atoms.float(), right)
     with pytest.raises(ValueError, match="must be real"):
         nnls(atoms.cfloat(), right.cfloat())
-    with pytest.raises(ValueError, match="NaN or infinity"):
-        nnls(atoms, right / 0)
+    for bad in (right / 0, right[:1] / 0, right[0] * float("nan")):
+        with pytest.raises(ValueError, match="NaN or infinity"):
+            nnls(atoms, bad)
+    for kinds in ((atoms, right.numpy()), (atoms.numpy(), right), (atoms.tolist(), right.tolist())):
+        with pytest.raises(ValueError, match="must be tensors or arrays, both of one kind"):
+            nnls(*kinds)
+    with pytest.raises(ValueError, match="must be real"):
+        nnls(atoms.numpy().astype(object), right.numpy().astype(object))
     with pytest.raises(ValueError, match="exceed the range"):
         nnls(torch.full((2, 1), 1e-7, dtype=torch.float16), torch.full((1, 2), 6e4, dtype=torch.float16))
+
+
+@pytest.mark.parametrize("number", [1, 2, 7])
+def test_arrays_and_single_right_hand_sides(number: int) -> None:
+    atoms, right = gaussian(9, 6), gaussian(number, 9, seed=1)
+    codes, gradient = nnls(atoms, right)
+    as_arrays = nnls(atoms.numpy(), right.numpy())
+    assert all(isinstance(part, np.ndarray) for part in as_arrays)
+    assert np.array_equal(as_arrays.coefficients, codes.numpy()) and np.array_equal(
+        as_arrays.gradient, gradient.numpy()
+    )
+    one = nnls(atoms.numpy(), right[0].numpy())
+    assert one.coefficients.shape == one.gradient.shape == (6,)
+    np.testing.assert_allclose(one.coefficients, scipy_nnls(atoms.numpy(), right[0].numpy())[0], atol=1e-12)
+    np.testing.assert_allclose(one.gradient, atoms.numpy().T @ (atoms.numpy() @ one.coefficients - right[0].numpy()))
+    assert torch.equal(nnls(atoms, right[0]).coefficients, torch.from_numpy(one.coefficients))
+
+
+def test_arrays_keep_their_precision_and_integers_become_float64() -> None:
+    atoms, right = gaussian(9, 6).numpy(), gaussian(9, seed=1).numpy()
+    single = nnls(atoms.astype(np.float32), right.astype(np.float32)).coefficients
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, nnls(atoms, right).coefficients, atol=1e-5)
+    found = nnls(np.array([[2, 0], [0, 4]]), np.array([1, 3])).coefficients
+    assert found.dtype == np.float64 and found.tolist() == [0.5, 0.75]
+
+
+@pytest.mark.parametrize("power", [-400, -200, 200, 400])
+def test_a_single_right_hand_side_at_any_scale(power: int) -> None:
+    atoms, y = gaussian(9, 6).numpy(), gaussian(9, seed=1).numpy()
+    plain = nnls(atoms, y).coefficients
+    np.testing.assert_allclose(nnls(np.ldexp(atoms, power), np.ldexp(y, power)).coefficients, plain, rtol=1e-9)
+    np.testing.assert_allclose(nnls(atoms, np.ldexp(y, power)).coefficients, np.ldexp(plain, power), rtol=1e-9)
+    sizes = np.array([power, 0, 0, -power, 0, 0])
+    np.testing.assert_allclose(np.ldexp(nnls(np.ldexp(atoms, sizes), y).coefficients, sizes), plain, rtol=1e-9)

@@ -122,7 +122,7 @@ def last(run: Path) -> dict[str, Any]:
 def test_three_phases_end_with_a_ternary_network_and_resume_in_each(data: Path) -> None:
     whole = fit("cifar10_spn.yaml")
     stopped: tuple[str, ...] = ()
-    for epochs in (1, 3, 4, 5, 6):  # within a phase and between two
+    for epochs in (1, 2, 3, 4):  # within a phase and between two
         part = fit("cifar10_spn.yaml", f"--trainer.max_epochs={epochs}", *stopped)
         stopped = ("--ckpt_path", str(part / "checkpoints" / "last.ckpt"))
     expected = last(whole)["state_dict"]
@@ -155,7 +155,7 @@ def test_two_processes(data: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     final = torch.load("runs/ddp/000/checkpoints/phase2.ckpt", weights_only=True)["state_dict"]
     assert int(final["network._extra_state"]) == 2
-    assert yaml.safe_load(Path("runs/ddp/000/result.json").read_text())["fit"]["steps"] == 6 * 2
+    assert yaml.safe_load(Path("runs/ddp/000/result.json").read_text())["fit"]["steps"] == 4 * 2
 
 
 @pytest.mark.parametrize("config", ["imagenet_resnet18", "tiny_imagenet_resnet18", "cifar10_vgg7", "cifar10_resnet20"])

@@ -26,7 +26,7 @@ TINY: dict[str, dict[str, Any]] = {
     "modules.strassen.nets.ResNet20": {"width": 4, "blocks": 1},
     "modules.strassen.nets.SPNResNet20": {"width": 4, "blocks": 1},
     "modules.strassen.nets.SPNVGG7": {"width": 4},
-    "modules.strassen.starts.BilinearStarts": {"starts": 2},
+    "modules.strassen.starts.BilinearStarts": {"starts": 2, "n": 2, "m": 2, "p": 2},
     "modules.pixel_mlp.nets.PixelMLP": {"hidden": 4},
     "modules.extreme_gan.nets.GCNet": {"width": 2, "num_blocks": 1},
     "modules.extreme_gan.nets.SCNet": {"width": 2, "num_blocks": 1},
@@ -38,8 +38,8 @@ TINY: dict[str, dict[str, Any]] = {
     "modules.born_again.resnet.WideResNet": {"depth": 10, "width": 1},
     "modules.born_again.resnet.ResNetStudent": {"units": 1, "ratio": 0.02, "stem_channels": 4},
     "modules.born_again.densenet.DenseNet": {"units": 1, "growth": 4},
-    "modules.born_again.language.LSTMLanguageModel": {"units": 4},
-    "modules.born_again.language.CNNLSTMLanguageModel": {"units": 4, "filters": [2, 2]},
+    "modules.components.language.LSTMLanguageModel": {"units": 4},
+    "modules.components.language.CNNLSTMLanguageModel": {"units": 4, "filters": [2, 2]},
 }
 ON_THE_CPU = {
     "modules.subspace": "gathers in its steps, then float64 pursuits and scipy's eigensolver",
@@ -149,13 +149,19 @@ def build(one: Experiment) -> LightningModule:
     parser = LightningArgumentParser()
     parser.add_lightning_class_args(LightningModule, "model", subclass_mode=True)
     module = parser.instantiate_classes(parser.parse_object({"model": one.model})).model
+    learner = trained_network(one)
     if getattr(module, "teacher", module) is None:
-        module.teacher = Frozen(module.student)
+        module.teacher = Frozen(getattr(module, learner))
     if hasattr(module, "teacher_weights"):
         module.teacher_weights = None  # random ones will do
     for name, value in one.phase.items():
-        setattr(module.network, name, value)
+        setattr(getattr(module, learner), name, value)
     return module
+
+
+def trained_network(one: Experiment) -> str:
+    """The attribute of the module that holds the network in training."""
+    return next((name for name in ("student", "network") if name in one.model["init_args"]), "network")
 
 
 def batch(one: Experiment) -> dict[str, Any]:
@@ -180,6 +186,8 @@ def batch(one: Experiment) -> dict[str, Any]:
         "chars": integers(10, 7, 2, 9),
         "reset": True,
         "points": torch.randn(2, 8, generator=draws),
+        "left": torch.rand(4, 2, 2, generator=draws, dtype=torch.float64),
+        "right": torch.rand(4, 2, 2, generator=draws, dtype=torch.float64),
         "index": torch.arange(2),
         "name": ["a", "b"],
     }

@@ -21,7 +21,6 @@ pytestmark = pytest.mark.timeout(900)  # all steps run for the first test that a
 OPEN = {
     "modules.dplc": "the scales of the MMD are made on the host in every step",
     "modules.extreme_gan": "masks of SC are drawn on the host in every step",
-    "modules.strassen": "the harness does not build its networks, and gives no pairs of matrices",
 }
 """Methods whose steps have not been tried on fake tensors with success yet. To be struck off when mended."""
 
@@ -42,9 +41,8 @@ def steps() -> Complaints:
 def test_steps(one: Experiment, steps: Complaints) -> None:
     assert "training_step" in steps.get(one.name, {}), "the program ended before"
     wrong = {step: complaint for step, complaint in steps[one.name].items() if complaint}
-    is_open = one.name.startswith("strassen/") or one.method in OPEN
-    if wrong and is_open:
-        pytest.xfail(f"{OPEN.get(one.method, OPEN['modules.strassen'])}: {wrong}")
+    if wrong and one.method in OPEN:
+        pytest.xfail(f"{OPEN[one.method]}: {wrong}")
     assert not wrong
 
 

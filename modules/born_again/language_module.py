@@ -9,12 +9,12 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from modules.born_again.language import State
 from modules.born_again.losses import ban_with_labels, labels_only
 from modules.born_again.module import Loss
 from modules.born_again.perplexity import Perplexity
 from modules.components.frozen import Frozen
-from modules.components.students import load_student
+from modules.components.language import State
+from modules.components.teachers import check_teacher, load_teacher
 
 Batch = dict[str, Any]
 Network = Callable[[Tensor, State | None], tuple[Tensor, State]]
@@ -73,10 +73,7 @@ class BornAgainLanguageModel(LightningModule):
         self.make_student, self.student = student, student()
         self.inputs, self.loss, self.sum_steps = inputs, loss, sum_steps
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
-        if (teacher is None) != (teacher_weights is None):
-            raise ValueError(
-                "a teacher from outside needs both teacher, its network, and teacher_weights, a checkpoint"
-            )
+        check_teacher(teacher, teacher_weights)
         self.teacher = None if teacher is None else Frozen(teacher())
         self.teacher_weights = teacher_weights
         self.readers: dict[str, Reader] = {}
@@ -87,7 +84,7 @@ class BornAgainLanguageModel(LightningModule):
         if stage == "predict":
             raise ValueError("a language model has a number for a whole text, its perplexity: test prints it")
         if stage == "fit" and self.teacher is not None and self.teacher_weights is not None:
-            load_student(self.teacher, self.teacher_weights)
+            load_teacher(self.teacher, self.teacher_weights, "student")
 
     def on_train_start(self) -> None:
         if self.teacher is not None:

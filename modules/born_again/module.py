@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from modules.born_again.losses import ban, labels_only
 from modules.components.frozen import Frozen
+from modules.components.image_normalization import ImageNormalization
 from modules.components.mean import Mean
-from modules.components.students import load_student
+from modules.components.teachers import check_teacher, load_teacher
 
 Batch = dict[str, Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -61,30 +62,19 @@ class BornAgainClassifier(LightningModule):
         self.make_student = student
         self.student = student().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss, self.optimizer, self.lr_scheduler = loss, optimizer, lr_scheduler
-        if (teacher is None) != (teacher_weights is None):
-            raise ValueError(
-                "a teacher from outside needs both teacher, its network, and teacher_weights, a checkpoint"
-            )
+        check_teacher(teacher, teacher_weights)
         self.teacher = None if teacher is None else Frozen(teacher().to(memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.teacher_weights = teacher_weights
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.normalized = ImageNormalization(mean, std)
         self.train_error, self.val_error, self.test_error = Mean(), Mean(), Mean()
-
-    mean: Tensor
-    std: Tensor
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.teacher is not None and self.teacher_weights is not None:
-            load_student(self.teacher, self.teacher_weights)
+            load_teacher(self.teacher, self.teacher_weights, "student")
 
     def on_train_start(self) -> None:
         if self.teacher is not None:
             self.teacher.to(self.device)
-
-    def normalized(self, image: Tensor) -> Tensor:
-        """uint8 [N, 3, H, W] -> zero mean and unit variance."""
-        return ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 [N, 3, H, W] -> logits [N, K]."""

@@ -1,13 +1,11 @@
 """Networks that are made again and again, each taught by the one before: what callbacks.generations works on."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from modules.components.checkpoint_file import read_checkpoint
 from modules.components.frozen import Frozen
 
 Weights = dict[str, Tensor]
@@ -45,20 +43,3 @@ def start_anew(chain: BornAgain, seed: int) -> None:
 def on_cpu(network: nn.Module) -> Weights:
     """A copy that training does not change."""
     return {name: value.detach().to("cpu", copy=True) for name, value in network.state_dict().items()}
-
-
-def load_student(network: Frozen, checkpoint: Path | str) -> Frozen:
-    """Put the ``student`` of a checkpoint into ``network``.
-
-    Raises:
-        ValueError: if it has none, or another network.
-        FileNotFoundError, CheckpointError: as ``read_checkpoint``.
-    """
-    state = read_checkpoint(checkpoint).get("state_dict", {})
-    weights = {name.removeprefix("student."): v for name, v in state.items() if name.startswith("student.")}
-    try:
-        network.network.load_state_dict(weights)
-    except RuntimeError as error:
-        kind = type(network.network).__name__
-        raise ValueError(f"{checkpoint} holds no student that is this {kind}: {error}") from error
-    return network

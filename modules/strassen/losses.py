@@ -4,6 +4,12 @@ from torch import Tensor
 from torch.nn import functional
 
 
+def check_weights(lmbda: float, temperature: float) -> None:
+    """Raise a ValueError for a distillation that cannot be."""
+    if not 0.0 <= lmbda <= 1.0 or not temperature > 0.0:
+        raise ValueError(f"lmbda must be in 0..1 and temperature above 0, got {lmbda} and {temperature}")
+
+
 def distillation(
     logits: Tensor, teacher_logits: Tensor, label: Tensor, lmbda: float = 0.5, temperature: float = 1.0
 ) -> Tensor:

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modules.components.frozen import Frozen
+from modules.components.image_normalization import ImageNormalization
 from modules.components.mean import Mean
+from modules.components.teachers import check_teacher, load_teacher
 from modules.strassen.counting import Cost, count
-from modules.strassen.losses import distillation
-from modules.strassen.teachers import check_teacher, load_network_weights
+from modules.strassen.losses import check_weights, distillation
 
 Batch = dict[str, Tensor]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -45,9 +46,6 @@ class StrassenClassifier(LightningModule):
         FileNotFoundError: at the start of a fit, if ``teacher_weights`` does not exist.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self,
         network: nn.Module,
@@ -62,27 +60,23 @@ class StrassenClassifier(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        check_teacher(teacher, teacher_weights, lmbda, temperature)
+        check_teacher(teacher, teacher_weights)
+        check_weights(lmbda, temperature)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.teacher = None if teacher is None else Frozen(teacher.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.teacher_weights, self.lmbda, self.temperature = teacher_weights, lmbda, temperature
-        self.register_buffer("mean", 255 * torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.normalized = ImageNormalization(mean, std)
         names = ("train/error", "val/error", "val/error_top5", "test/error", "test/error_top5")
         self.errors = nn.ModuleDict({name.replace("/", "_"): Mean() for name in names})
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.teacher is not None and self.teacher_weights is not None:
-            load_network_weights(self.teacher.network, self.teacher_weights)
+            load_teacher(self.teacher, self.teacher_weights, "network")
 
     def on_train_start(self) -> None:
         if self.teacher is not None:
             self.teacher.to(self.device)
-
-    def normalized(self, image: Tensor) -> Tensor:
-        """uint8 [N, 3, H, W] -> zero mean and unit variance."""
-        return ((image - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> Tensor:
         """uint8 [N, 3, H, W] -> logits [N, K]."""

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from callbacks.rng_state import RngState
 from datamodules.text.token_streams import Windows, evaluation_streams, training_streams, training_windows
-from modules.born_again.language import LSTMLanguageModel
 from modules.born_again.language_module import BornAgainLanguageModel
 from modules.born_again.losses import ban_with_labels
 from modules.born_again.perplexity import Perplexity
 from modules.components.frozen import Frozen
+from modules.components.language import LSTMLanguageModel
 
 V = 11
 TEXT = torch.randint(V, (101,), generator=torch.Generator().manual_seed(0))

@@ -1,6 +1,5 @@
 """A new student in old parameters, a frozen teacher, and weights out of a checkpoint."""
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from torch import nn
 
 from modules.components.frozen import Frozen
-from modules.components.students import born_again, load_student, on_cpu, start_anew
+from modules.components.students import born_again, on_cpu, start_anew
 
 
 def layers() -> nn.Sequential:
@@ -52,17 +51,6 @@ def test_a_frozen_network_is_a_copy_that_learns_nothing() -> None:
     assert not frozen(x).requires_grad
     assert not any(p.requires_grad for p in frozen.network.parameters())
     assert all(p.requires_grad for p in network.parameters()) and network.training
-
-
-def test_the_student_of_a_checkpoint(tmp_path: Path) -> None:
-    state = {f"student.{name}": value for name, value in layers().state_dict().items()}
-    torch.save({"state_dict": state | {"other.weight": torch.ones(2)}}, tmp_path / "a.ckpt")
-    frozen = load_student(Frozen(layers()), tmp_path / "a.ckpt")
-    assert torch.equal(frozen.network.state_dict()["0.weight"], state["student.0.weight"])
-    with pytest.raises(ValueError, match=r"a\.ckpt holds no student that is this Linear"):
-        load_student(Frozen(nn.Linear(2, 2)), tmp_path / "a.ckpt")
-    with pytest.raises(FileNotFoundError, match="no checkpoint"):
-        load_student(Frozen(layers()), tmp_path / "b.ckpt")
 
 
 def test_a_module_of_another_kind_is_named() -> None:

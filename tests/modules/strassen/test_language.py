@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from modules.born_again.language import CNNLSTMLanguageModel
+from modules.components.language import CNNLSTMLanguageModel
 from modules.strassen.counting import count, total
 from modules.strassen.language import SPNLanguageModel
 from modules.strassen.layers import SPNLSTM, SPNConv1d, SPNLinear

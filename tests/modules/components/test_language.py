@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modules.born_again.language import CharacterCNN, CNNLSTMLanguageModel, Highway, LSTMLanguageModel
+from modules.components.language import CharacterCNN, CNNLSTMLanguageModel, Highway, LSTMLanguageModel
 
 
 def count(network: nn.Module) -> int:

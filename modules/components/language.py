@@ -1,4 +1,4 @@
-"""Language models of Penn Treebank (section 4 of the paper): a word LSTM, and the character-aware one of Kim et al.
+"""Language models of Penn Treebank: a word LSTM, and the character-aware one of Kim et al. (2016).
 
 Letters: T steps, N streams, L characters of a word, V words, E embedding, H hidden units, D layers. Both models map
 a window and the state before it to logits of each next word and the state behind it. The state is the pair (h, c) of
@@ -17,9 +17,10 @@ State = tuple[Tensor, Tensor]
 class LSTMLanguageModel(nn.Module):
     """Embedding, LSTM, linear layer, with dropout before, between and behind the LSTM's layers: 51.0 M parameters.
 
-    The paper says a single layer of 1500 units, tied, and 52 M. One tied layer has 33.0 M, one untied 48.0 M, two
-    tied 51.0 M, hence the default of two. Sizes for 10,000 words. First weights: U(+-0.1) for words, zero output
-    bias, U(+-1 / sqrt(H)) in the LSTM, as in the well-known public recipe with this size; the paper gives none.
+    Its paper (Furlanello et al. 2018, section 4) says a single layer of 1500 units, tied, and 52 M. One tied layer has
+    33.0 M, one untied 48.0 M, two tied 51.0 M, hence the default of two. Sizes for 10,000 words. First weights:
+    U(+-0.1) for words, zero output bias, U(+-1 / sqrt(H)) in the LSTM, as in the well-known public recipe with this
+    size; the paper gives none.
 
     Args:
         vocabulary: V.

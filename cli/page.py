@@ -1,0 +1,127 @@
+"""Pieces of an HTML page that needs no network and no script; every text is escaped."""
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+MAX_POINTS = 300
+"""Of a curve, which is no wider on the page."""
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 1200px; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; border-top: 1px solid #8886; padding-top: 1rem; }
+h3 { font-size: 1rem; margin: 1rem 0 .3rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; }
+th, td { padding: .2rem .6rem; text-align: left; border-bottom: 1px solid #8884; white-space: nowrap; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+code { font-size: .85rem; overflow-wrap: anywhere; }
+img { max-width: 100%; height: auto; background: white; }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
+.note { color: #888; font-size: .85rem; }
+figure { margin: 0; } figcaption { font-size: .85rem; }
+"""
+
+
+class Markup(str):
+    """HTML that was made here, to be put into a table as it is."""
+
+
+def text(value: object) -> str:
+    return html.escape(str(value))
+
+
+def page(title: str, parts: Iterable[str]) -> str:
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{text(title)}</title>'
+    body = "\n".join([f"<h1>{text(title)}</h1>", *parts])
+    return (
+        f'<!doctype html>\n<html lang="en"><head>{head}<style>{STYLE}</style></head>\n<body>\n{body}\n</body></html>\n'
+    )
+
+
+def heading(level: int, title: str, anchor: str | None = None) -> str:
+    identity = f' id="{text(anchor)}"' if anchor else ""
+    return f"<h{level}{identity}>{text(title)}</h{level}>"
+
+
+def link(anchor: str, label: str) -> Markup:
+    return Markup(f'<a href="#{text(anchor)}">{text(label)}</a>')
+
+
+def paragraph(content: object, kind: str = "") -> str:
+    return f"<p{_class(kind)}>{text(content)}</p>"
+
+
+def code(content: object) -> str:
+    return f"<p><code>{text(content)}</code></p>"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells are text or ``Markup``; numbers stand to the right."""
+    top = "".join(f"<th>{text(name)}</th>" for name in header)
+    lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    return f'<div class="scroll"><table><tr>{top}</tr>{lines}</table></div>'
+
+
+def _cell(value: str) -> str:
+    if isinstance(value, Markup):
+        return f"<td>{value}</td>"
+    return f"<td{_class('number') if is_number(value) else ''}>{text(value)}</td>"
+
+
+def _class(kind: str) -> str:
+    return f' class="{kind}"' if kind else ""
+
+
+def is_number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
+
+
+def foldable(title: str, content: str, is_open: bool) -> str:
+    return f"<details{' open' if is_open else ''}><summary>{text(title)}</summary>{content}</details>"
+
+
+def picture(data: bytes, kind: str, caption: str) -> str:
+    """``kind`` is png or svg+xml."""
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return f'<figure><figcaption>{text(caption)}</figcaption><img alt="{text(caption)}" src="{source}"></figure>'
+
+
+def picture_file(path: Path, caption: str) -> str:
+    return picture(path.read_bytes(), "png", caption)
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Means of so many neighbours that at most MAX_POINTS are left."""
+    size = -(-len(points) // MAX_POINTS)
+    groups = [points[i : i + size] for i in range(0, len(points), size)]
+    return [(fmean(step for step, _ in group), fmean(value for _, value in group)) for group in groups]
+
+
+def plot(title: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    """Lines over steps, one for each run; the legend is left out where there is one line only."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": title, "font.size": 8}):
+        figure = Figure(figsize=(4.2, 2.6), layout="constrained")
+        axes = figure.add_subplot()
+        for name, points in curves.items():
+            steps, values = zip(*thinned(points), strict=True)
+            label = name.replace("$", r"\$")
+            axes.plot(steps, values, marker="." if len(points) < 30 else "", linewidth=1, label=label)
+        axes.set_title(title.replace("$", r"\$"))
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+        if len(curves) > 1:
+            axes.legend(fontsize=6)
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return picture(file.getvalue(), "svg+xml", title)

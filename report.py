@@ -53,10 +53,11 @@ def curves(runs: Sequence[Run]) -> Iterator[str]:
     ordered = sorted(names, key=lambda name: (name.startswith("train/"), name))
     if not ordered:
         return
+    colours = {run.name: f"C{i % 10}" for i, run in enumerate(runs)}
     yield page.heading(2, "Curves")
     yield '<div class="plots">'
     for name in ordered[:MAX_PLOTS]:
-        yield page.plot(name, {run.name: run.curves[name] for run in runs if name in run.curves})
+        yield page.plot(name, {run.name: run.curves[name] for run in runs if name in run.curves}, colours)
     yield "</div>"
     if len(ordered) > MAX_PLOTS:
         yield page.paragraph(f"and {len(ordered) - MAX_PLOTS} more in metrics.csv", "note")

@@ -105,8 +105,13 @@ def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(fmean(step for step, _ in group), fmean(value for _, value in group)) for group in groups]
 
 
-def plot(title: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
-    """Lines over steps, one for each run; the legend is left out where there is one line only."""
+def plot(title: str, curves: Mapping[str, Sequence[tuple[int, float]]], colours: Mapping[str, str]) -> str:
+    """Lines over steps, one for each run; the legend is left out where there is one line only.
+
+    Args:
+        curves: run -> (step, value).
+        colours: run -> a colour of matplotlib's, the same in all plots.
+    """
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -116,8 +121,9 @@ def plot(title: str, curves: Mapping[str, Sequence[tuple[int, float]]]) -> str:
         for name, points in curves.items():
             steps, values = zip(*thinned(points), strict=True)
             label = name.replace("$", r"\$")
-            axes.plot(steps, values, marker="." if len(points) < 30 else "", linewidth=1, label=label)
-        axes.set_title(title.replace("$", r"\$"))
+            axes.plot(
+                steps, values, marker="." if len(points) < 30 else "", linewidth=1, label=label, color=colours[name]
+            )
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
         if len(curves) > 1:

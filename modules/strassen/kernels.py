@@ -1,8 +1,13 @@
-"""Ternary matrices times real vectors on packed bytes, with look-up tables and no multiplication.
+"""Ternary matrices times real vectors on packed words: signs and additions, in vector registers.
 
-A matrix [R, K] is stored as in files, five weights in a byte (modules/strassen/packing.py), byte after byte down a
-column of bytes. For every five entries of the vector the 243 sums that a byte can mean are made first, one addition
-each; then a row adds one table entry for each of its bytes. T-MAC and bitnet.cpp do the same with other group sizes.
+A matrix [R, K] is stored as 32-bit words, fifteen weights in each, word after word down a column of words. A weight t
+is the digit t + 1 at two bits of its word. Masked where it stands, the digit q from the right is (t + 1) 4^q, which is
+made a float without rounding; the entry of the vector that goes with it is divided by 4^q, without rounding too. So
+fifteen weights take one load, and each of them a mask, a conversion and an addition in one instruction with its factor
+of 0, 1 or 2; the sum of the fifteen entries is subtracted beforehand. Rows are neighbours and go in step.
+
+Look-up tables of sums, as T-MAC and bitnet.cpp have them, were here before: without shuffles of bytes, which numba does
+not reach, a look-up for every byte of every row took longer, see README.md.
 """
 
 import numpy as np
@@ -11,16 +16,17 @@ from torch import Tensor, nn
 
 from modules.components.kernels import kernel
 from modules.strassen.collapse import Collapsed, dense_product
-from modules.strassen.packing import pack_ternary
 
-GROUP, SUMS = 5, 243
-CHUNK_ROWS = 2048
+GROUP = 15
+"""Weights in a word; a sixteenth would be in the sign."""
 MAX_COLUMNS = 4
 """Up to here columns are taken one by one; above, an ordinary matrix product is faster."""
+SCALES = np.float32(0.25) ** np.arange(GROUP, dtype=np.float32)
+"""What a digit's place multiplies it by, the other way round."""
 
 
 class PackedMatrix:
-    """A ternary matrix in the kernel's layout, 1.6 bits a weight.
+    """A ternary matrix in the kernel's layout, 2.13 bits a weight.
 
     Args:
         matrix: int8 [R, K] of -1, 0, 1.
@@ -29,52 +35,53 @@ class PackedMatrix:
     def __init__(self, matrix: Tensor) -> None:
         rows, self.columns = matrix.shape
         groups = -(-self.columns // GROUP)
-        padded = np.zeros((rows, groups * GROUP), np.int8)
-        padded[:, : self.columns] = matrix.cpu().numpy()
-        codes = np.frombuffer(pack_ternary(padded), np.uint8).reshape(rows, groups)
-        self.codes = np.ascontiguousarray(codes.T)
+        digits = np.ones((rows, groups * GROUP), np.int32)
+        digits[:, : self.columns] += matrix.cpu().numpy()
+        words = digits.reshape(rows, groups, GROUP) << 2 * np.arange(GROUP, dtype=np.int32)
+        self.words = np.ascontiguousarray(words.sum(2, dtype=np.int32).T)
 
     def times(self, x: np.ndarray) -> np.ndarray:
         """float32 [K] -> [R]."""
-        groups, rows = self.codes.shape
-        padded = np.zeros(groups * GROUP, np.float32)
-        padded[: self.columns] = x
-        tables, y = np.empty((groups, SUMS), np.float32), np.empty(rows, np.float32)
-        fill_tables(padded, tables)
-        add_entries(self.codes, tables, y)
+        groups, rows = self.words.shape
+        padded = np.zeros((groups, GROUP), np.float32)
+        padded.ravel()[: self.columns] = x
+        y = np.zeros(rows, np.float32)
+        add_signed(self.words, padded, y)
         return y
 
 
-@kernel()
-def fill_tables(x, tables):  # type: ignore[no-untyped-def]
-    """tables[g, code] = sum of the five entries of group g, each times its digit - 1."""
-    for g in range(len(tables)):
-        table, count = tables[g], 1
-        table[0] = -(x[5 * g] + x[5 * g + 1] + x[5 * g + 2] + x[5 * g + 3] + x[5 * g + 4])
-        for digit in range(5):
-            value = x[5 * g + digit]
-            for q in range(count):
-                table[count + q] = table[q] + value
-                table[2 * count + q] = table[count + q] + value
-            count *= 3
-
-
 @kernel(fastmath=True)
-def add_entries(codes, tables, y):  # type: ignore[no-untyped-def]
-    """y[i] = sum_g tables[g, codes[g, i]], two groups at a time, in chunks of rows."""
-    groups, rows = codes.shape
-    for low in range(0, rows, CHUNK_ROWS):
-        part = y[low : low + CHUNK_ROWS]
-        part[:] = 0.0
-        for g in range(0, groups - 1, 2):
-            table, other = tables[g], tables[g + 1]
-            code, next_code = codes[g, low : low + CHUNK_ROWS], codes[g + 1, low : low + CHUNK_ROWS]
-            for i in range(len(part)):
-                part[i] += table[code[i]] + other[next_code[i]]
-        if groups % 2:
-            table, code = tables[groups - 1], codes[groups - 1, low : low + CHUNK_ROWS]
-            for i in range(len(part)):
-                part[i] += table[code[i]]
+def add_signed(words, x, y):  # type: ignore[no-untyped-def]
+    """y[i] += sum_g sum_q (digit q of words[g, i] - 1) * x[g, q]; x is used up.
+
+    Written out, since the fifteen entries stay in registers only as variables.
+    """
+    for g in range(len(words)):
+        column, offset = words[g], np.float32(0.0)
+        for q in range(GROUP):
+            offset -= x[g, q]
+            x[g, q] *= SCALES[q]
+        x0, x1, x2, x3, x4, x5, x6, x7 = x[g, 0], x[g, 1], x[g, 2], x[g, 3], x[g, 4], x[g, 5], x[g, 6], x[g, 7]
+        x8, x9, x10, x11, x12, x13, x14 = x[g, 8], x[g, 9], x[g, 10], x[g, 11], x[g, 12], x[g, 13], x[g, 14]
+        for i in range(len(y)):
+            word = column[i]
+            total = y[i] + offset
+            total += np.float32(np.int32(word & 3)) * x0
+            total += np.float32(np.int32(word & (3 << 2))) * x1
+            total += np.float32(np.int32(word & (3 << 4))) * x2
+            total += np.float32(np.int32(word & (3 << 6))) * x3
+            total += np.float32(np.int32(word & (3 << 8))) * x4
+            total += np.float32(np.int32(word & (3 << 10))) * x5
+            total += np.float32(np.int32(word & (3 << 12))) * x6
+            total += np.float32(np.int32(word & (3 << 14))) * x7
+            total += np.float32(np.int32(word & (3 << 16))) * x8
+            total += np.float32(np.int32(word & (3 << 18))) * x9
+            total += np.float32(np.int32(word & (3 << 20))) * x10
+            total += np.float32(np.int32(word & (3 << 22))) * x11
+            total += np.float32(np.int32(word & (3 << 24))) * x12
+            total += np.float32(np.int32(word & (3 << 26))) * x13
+            total += np.float32(np.int32(word & (3 << 28))) * x14
+            y[i] = total
 
 
 class PackedProduct:

@@ -66,6 +66,26 @@ def test_every_count_of_the_sheet(setting: tuple[float, int, int]) -> None:
         assert found.multiplications == 6_721_280
 
 
+@pytest.mark.parametrize(("ratio", "patch"), [(1.0, 1), (2.0, 2), (6.0, 2)])
+def test_resnet18_on_images_of_64_pixels(ratio: float, patch: int) -> None:
+    """Maps have 64^2 / 224^2 = 1 / 12.25 of the pixels that they have in the paper."""
+    with torch.device("meta"):  # sizes without numbers
+        full, spn = ResNet18(200), SPNResNet18(200, ratio, patch)
+        costs, x = total(count(full, torch.zeros(1, 3, 64, 64))), torch.zeros(3, 3, 64, 64)
+        assert full.eval()(x).shape == spn.eval()(x).shape == (3, 200)
+        found = total(count(spn, x[:1]))
+    assert parameters(full) == 11_689_512 - 800 * 513
+    assert costs.multiplications == 1_813_561_344 / 12.25 + 512 * 200 + 202_752
+    last = 512 * 200 if ratio > 1 else 200
+    assert found.multiplications == 202_752 * (1 + ratio / patch**2) + last
+    expected = 9600 + (512 * 200 + 200 if ratio > 1 else 200 * 512 + 200 * 200 + 2 * 200 + 200)  # norms, last layer
+    for layer in full.modules():
+        if isinstance(layer, nn.Conv2d):
+            units, wide = int(ratio * layer.out_channels), (patch - 1) * layer.stride[0] + layer.kernel_size[0]
+            expected += units * (layer.in_channels * wide**2 + layer.out_channels * patch**2 + 2)
+    assert parameters(spn) == expected
+
+
 def test_a_convolution_by_hand() -> None:
     network = SPNNetwork(
         nn.Sequential(nn.Conv2d(4, 6, 3, 2, 1), nn.BatchNorm2d(6)), [Rule(ratio=2.0, patch=2, groups=2)]

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from datamodules.cifar import CIFAR10_CLASSES
 from modules.components.frozen import Frozen
 from modules.strassen.losses import distillation
 from modules.strassen.module import StrassenClassifier, missed
-from modules.strassen.nets import ResNet20, SPNResNet20
+from modules.strassen.nets import ResNet20, SPNResNet18, SPNResNet20
 from train import main
 
 ROOT = Path(__file__).parents[3]
@@ -85,6 +86,26 @@ def test_mistakes_with_a_teacher_are_told(tmp_path: Path) -> None:
     module = quiet(teacher=ResNet20(width=4), teacher_weights=path)
     module.setup("fit")
     assert torch.equal(module.teacher.network.stem.weight, weights["network.stem.weight"])  # type: ignore[union-attr]
+
+
+def test_a_training_step_of_resnet18_on_images_of_64_pixels() -> None:
+    torch.manual_seed(0)
+    module = StrassenClassifier(SPNResNet18(200, ratio=2.0, patch=2), optimizer=partial(torch.optim.SGD, lr=0.05))
+    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign,assignment]
+    data = {"image": torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8), "label": torch.tensor([0, 199, 7, 7])}
+    optimizer, losses = module.configure_optimizers(), []
+    for stage in ("full", "quantized", "frozen"):
+        module.network.stage = stage
+        loss = module.training_step(data, 0)
+        optimizer.zero_grad()
+        loss.backward()
+        before = {name: value.detach().clone() for name, value in module.network.named_parameters()}
+        optimizer.step()
+        changed = {name for name, value in module.network.named_parameters() if not torch.equal(value, before[name])}
+        assert "network.network.fc.weight" in changed and "network.network.layer1.0.conv1.inner.scale" in changed
+        assert ("network.network.layer4.1.conv2.first" in changed) == (stage != "frozen")
+        losses.append(float(loss))
+    assert losses[0] > losses[-1] > 0
 
 
 @pytest.fixture
@@ -158,7 +179,17 @@ def test_two_processes(data: Path) -> None:
     assert yaml.safe_load(Path("runs/ddp/000/result.json").read_text())["fit"]["steps"] == 4 * 2
 
 
-@pytest.mark.parametrize("config", ["imagenet_resnet18", "tiny_imagenet_resnet18", "cifar10_vgg7", "cifar10_resnet20"])
+@pytest.mark.parametrize(
+    "config",
+    [
+        "imagenet_resnet18",
+        "tiny_imagenet_resnet18",
+        "tiny_imagenet_small",
+        "tiny_imagenet_small_full",
+        "cifar10_vgg7",
+        "cifar10_resnet20",
+    ],
+)
 def test_configs_of_full_size_are_read(config: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config", str(CONFIGS / f"{config}.yaml"), "--print_config"])

@@ -33,7 +33,7 @@ STRIP = 64
 NETWORK, STORED = 0, 1
 """First byte of a tile's payload: what follows is a stream of the entropy coder, or a WebP file without loss."""
 
-WORTH_TRYING = 1.3
+WORTH_TRYING = 1.12
 """A thorough WebP is tried where the quick one takes at most so many times the network's bytes."""
 
 Item = TypeVar("Item")

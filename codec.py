@@ -8,6 +8,7 @@
     python codec.py sample --checkpoint best.ckpt --samples 16 --output out/
     python codec.py verify out/                                     decode everything, write nothing
     python codec.py info out/
+    python codec.py bench folder/ --output out/                     ours beside PNG, WebP, JPEG XL: table, plot, CSV
     python codec.py models
     python codec.py export --checkpoint best.ckpt --output weights/mine.pt
 
@@ -32,9 +33,10 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages make fresh tens
 
 import numpy as np
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
-from cli import checkout
+from cli import checkout, lossless_bench
 from cli.file_jobs import STANDARD, Job, Names, Outcome, find_jobs, found_files, named, printable, read_whole
 from cli.job_pool import complain, console, run_jobs
 from modules.components.checkpoint_file import CheckpointError
@@ -256,6 +258,26 @@ def info(arguments: argparse.Namespace) -> int:
     return 1 if refused else 0
 
 
+def bench(arguments: argparse.Namespace) -> int:
+    """Ours beside the lossless codecs of this machine: a table, and beside it CSV and plot in a folder."""
+    codec = codec_of(chosen_model(arguments), arguments.device)
+    peers = {lossless_bench.OURS: lossless_bench.ours(codec)} | lossless_bench.engineered(arguments.quick)
+    pairs, refused = found_files(arguments.files, is_image)
+    rows: list[lossless_bench.Measurement] = []
+    for path, _ in track(pairs, "bench", console=console):
+        try:
+            rows += lossless_bench.measure(path, peers)
+        except USER_ERRORS as error:
+            refused.append(Outcome(path, error=str(error)))
+    for outcome in refused:
+        complain(f"{outcome.source}: {outcome.error}")
+    if rows:
+        mean = lossless_bench.means(rows)
+        Console(width=max(console.width, 110)).print(lossless_bench.table(mean, len(rows) // len(peers)))
+        print("\n".join(map(str, lossless_bench.write_products(arguments.output, rows))))
+    return 1 if refused else 0
+
+
 def models(arguments: argparse.Namespace) -> int:
     """Print the shipped weights."""
     table = Table("name", "method", "network", "parameters", "bytes", "fingerprint")
@@ -334,6 +356,13 @@ def build_parser() -> argparse.ArgumentParser:
     random_options(sub, "images to draw (default: %(default)s)", 16)
     model_options(command("verify", verify, "decode compressed files and write nothing"))
     command("info", info, "what compressed files say of themselves").add_argument("files", nargs="+", type=named)
+    sub = command("bench", bench, "ours beside PNG, JPEG 2000, WebP and JPEG XL: sizes and CPU time, verified")
+    sub.add_argument("files", nargs="+", type=named, help="images and folders of images")
+    sub.add_argument("--output", type=Path, required=True, help="folder for bench.csv and bench.png")
+    sub.add_argument("--model", help=f"shipped weights by name (default: {DEFAULT_MODEL})")
+    sub.add_argument("--checkpoint", type=Path, help="a Lightning checkpoint or exported weights")
+    sub.add_argument("--device", default="cpu", help="where the network runs (default: %(default)s)")
+    sub.add_argument("--quick", action="store_true", help="leave out oxipng and JPEG XL effort 9, WebP in less time")
     command("models", models, "list the shipped weights")
     sub = command("export", export, "weights for sharing from a Lightning checkpoint")
     sub.add_argument("--checkpoint", type=Path, required=True)

@@ -25,7 +25,7 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ from modules.components.files.whole_files import unfinished, write_whole
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 DEFAULT_MODEL = "pixel_mlp"
+MANY_TILES = 16
+"""From so many on, an image has a progress bar of its own."""
 USER_ERRORS = (ValueError, OSError, RuntimeError)
 
 
@@ -106,6 +108,17 @@ def codec_for_file(fingerprint: bytes, candidates: tuple[Path, ...], device: str
         f"the file was written by model {fingerprint.hex()}, which is none of: {names}; name its checkpoint "
         "with --checkpoint"
     )
+
+
+def tile_bar(tiles: Iterable, total: int) -> Iterable:
+    return track(tiles, "tiles", total, console=console) if total >= MANY_TILES else tiles
+
+
+def show_tiles(codecs: Iterable[Any], jobs: Sequence[Job]) -> None:
+    """A bar over the tiles of a single file; several files have theirs."""
+    for codec in codecs:
+        if hasattr(type(codec), "progress"):
+            codec.progress = tile_bar if len(jobs) == 1 else type(codec).progress
 
 
 def deliver(target: Path, data: bytes) -> None:
@@ -197,16 +210,20 @@ def candidate_models(arguments: argparse.Namespace) -> tuple[Path, ...]:
 
 def compress(arguments: argparse.Namespace) -> int:
     options = (chosen_model(arguments), arguments.device, arguments.precision)
-    names = Names(codec_of(*options).extension, SUFFIXES)
+    codec = codec_of(*options)
+    names = Names(codec.extension, SUFFIXES)
     jobs, refused = find_jobs(arguments.files, arguments.output, names, is_image, arguments.force)
+    show_tiles([codec], jobs)
     work = (*options, not arguments.no_verify, arguments.keep, arguments.box)
     return run_jobs("compress", compress_file, jobs, refused, work, arguments.workers, arguments.output == STANDARD)
 
 
 def decompress(arguments: argparse.Namespace) -> int:
     candidates = candidate_models(arguments)
-    names = Names(".png", {codec_of(path, arguments.device).extension for path in candidates})
+    codecs = [codec_of(path, arguments.device) for path in candidates]
+    names = Names(".png", {codec.extension for codec in codecs})
     jobs, refused = find_jobs(arguments.files, arguments.output, names, is_container, arguments.force)
+    show_tiles(codecs, jobs)
     if arguments.output == STANDARD and arguments.samples > 1:
         raise ValueError("--output - takes one image: leave out --samples, or name a folder")
     work = (candidates, arguments.device, arguments.samples, arguments.seed, arguments.force)

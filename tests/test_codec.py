@@ -360,3 +360,17 @@ def test_compress_says_what_it_saved(weights, capsys):
     assert f"{to_bmp:.0f} % smaller than the inputs, {to_raw:.0f} % smaller than raw pixels" in capsys.readouterr().out
     assert codec.main(["compress", "a.bmp", "--output", "out", "--checkpoint", weights]) == 0
     assert "26 % larger than raw pixels" in capsys.readouterr().out  # an untrained network
+
+
+def test_a_single_large_image_has_a_bar_over_its_tiles(capsys, monkeypatch):
+    monkeypatch.setattr("modules.pixel_mlp.codec.MAX_TILE", 16)
+    monkeypatch.setattr(codec, "MANY_TILES", 4)
+    save("in/a.png", pixels(0, 30, 31, 3))
+    assert codec.main(["compress", "in", "--output", "out"]) == 0
+    assert capsys.readouterr().err.count("tiles") == 2  # the check decodes it
+    assert codec.main(["decompress", "out", "--output", "back"]) == 0
+    assert capsys.readouterr().err.count("tiles") == 1
+    save("in/b.png", pixels(1, 12, 16, 3))
+    for names in (["in/b.png"], ["in"]):
+        assert codec.main(["compress", *names, "--output", "out", "--force"]) == 0
+        assert "tiles" not in capsys.readouterr().err

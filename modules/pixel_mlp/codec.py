@@ -53,6 +53,11 @@ def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> I
         yield from pool.map(function, items)
 
 
+def quietly(tiles: Iterable[Result], total: int) -> Iterable[Result]:
+    """The tiles as they come, without a word."""
+    return tiles
+
+
 def store(pixels: np.ndarray, rival: int) -> bytes:
     """A lossless WebP of uint8 [h, w, 1 or 3]: a quick one, or a thorough one where that may beat ``rival`` bytes."""
     colour = Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3))))
@@ -101,6 +106,8 @@ class Codec:
     """
 
     extension = ".pmlp"
+    progress: Callable[[Iterable, int], Iterable] = staticmethod(quietly)
+    """What the tiles of an image go through as they are done, with their number: a program may show a bar."""
 
     def __init__(self, network: PixelMLP, device: str = "cpu", precision: str = "float32") -> None:
         if device != "cpu" or precision != "float32":
@@ -136,7 +143,7 @@ class Codec:
             height,
             digest(np.ascontiguousarray(image).data),
             metadata or {},
-            list(on_all_cores(encode, boxes)),
+            list(self.progress(on_all_cores(encode, boxes), len(boxes))),
         )
 
     @torch.inference_mode()
@@ -168,7 +175,7 @@ class Codec:
             image[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width] = pixels
 
         try:
-            for _ in on_all_cores(decode, container.tiles):
+            for _ in self.progress(on_all_cores(decode, container.tiles), len(container.tiles)):
                 pass
         except CorruptStreamError as error:
             raise CorruptFileError(str(error)) from error

@@ -8,6 +8,7 @@
     python codec.py sample --checkpoint best.ckpt --samples 16 --output out/
     python codec.py verify out/                                     decode everything, write nothing
     python codec.py info out/
+    python codec.py bench folder/ --output out/                     ours beside PNG, WebP, JPEG XL: table, plot, CSV
     python codec.py models
     python codec.py export --checkpoint best.ckpt --output weights/mine.pt
 
@@ -24,7 +25,7 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages make fresh tens
 
 import numpy as np
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
-from cli import checkout
+from cli import checkout, lossless_bench
 from cli.file_jobs import STANDARD, Job, Names, Outcome, find_jobs, found_files, named, printable, read_whole
 from cli.job_pool import complain, console, run_jobs
 from modules.components.checkpoint_file import CheckpointError
@@ -47,6 +49,8 @@ from modules.components.files.whole_files import unfinished, write_whole
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
 DEFAULT_MODEL = "pixel_mlp"
+MANY_TILES = 16
+"""From so many on, an image has a progress bar of its own."""
 USER_ERRORS = (ValueError, OSError, RuntimeError)
 
 
@@ -104,6 +108,17 @@ def codec_for_file(fingerprint: bytes, candidates: tuple[Path, ...], device: str
         f"the file was written by model {fingerprint.hex()}, which is none of: {names}; name its checkpoint "
         "with --checkpoint"
     )
+
+
+def tile_bar(tiles: Iterable, total: int) -> Iterable:
+    return track(tiles, "tiles", total, console=console) if total >= MANY_TILES else tiles
+
+
+def show_tiles(codecs: Iterable[Any], jobs: Sequence[Job]) -> None:
+    """A bar over the tiles of a single file; several files have theirs."""
+    for codec in codecs:
+        if hasattr(type(codec), "progress"):
+            codec.progress = tile_bar if len(jobs) == 1 else type(codec).progress
 
 
 def deliver(target: Path, data: bytes) -> None:
@@ -195,16 +210,20 @@ def candidate_models(arguments: argparse.Namespace) -> tuple[Path, ...]:
 
 def compress(arguments: argparse.Namespace) -> int:
     options = (chosen_model(arguments), arguments.device, arguments.precision)
-    names = Names(codec_of(*options).extension, SUFFIXES)
+    codec = codec_of(*options)
+    names = Names(codec.extension, SUFFIXES)
     jobs, refused = find_jobs(arguments.files, arguments.output, names, is_image, arguments.force)
+    show_tiles([codec], jobs)
     work = (*options, not arguments.no_verify, arguments.keep, arguments.box)
     return run_jobs("compress", compress_file, jobs, refused, work, arguments.workers, arguments.output == STANDARD)
 
 
 def decompress(arguments: argparse.Namespace) -> int:
     candidates = candidate_models(arguments)
-    names = Names(".png", {codec_of(path, arguments.device).extension for path in candidates})
+    codecs = [codec_of(path, arguments.device) for path in candidates]
+    names = Names(".png", {codec.extension for codec in codecs})
     jobs, refused = find_jobs(arguments.files, arguments.output, names, is_container, arguments.force)
+    show_tiles(codecs, jobs)
     if arguments.output == STANDARD and arguments.samples > 1:
         raise ValueError("--output - takes one image: leave out --samples, or name a folder")
     work = (candidates, arguments.device, arguments.samples, arguments.seed, arguments.force)
@@ -253,6 +272,26 @@ def info(arguments: argparse.Namespace) -> int:
         print("\n  ".join(map(printable, lines)))
     for outcome in refused:
         complain(f"{outcome.source}: {outcome.error}")
+    return 1 if refused else 0
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Ours beside the lossless codecs of this machine: a table, and beside it CSV and plot in a folder."""
+    codec = codec_of(chosen_model(arguments), arguments.device)
+    peers = {lossless_bench.OURS: lossless_bench.ours(codec)} | lossless_bench.engineered(arguments.quick)
+    pairs, refused = found_files(arguments.files, is_image)
+    rows: list[lossless_bench.Measurement] = []
+    for path, _ in track(pairs, "bench", console=console):
+        try:
+            rows += lossless_bench.measure(path, peers)
+        except USER_ERRORS as error:
+            refused.append(Outcome(path, error=str(error)))
+    for outcome in refused:
+        complain(f"{outcome.source}: {outcome.error}")
+    if rows:
+        mean = lossless_bench.means(rows)
+        Console(width=max(console.width, 110)).print(lossless_bench.table(mean, len(rows) // len(peers)))
+        print("\n".join(map(str, lossless_bench.write_products(arguments.output, rows))))
     return 1 if refused else 0
 
 
@@ -334,6 +373,13 @@ def build_parser() -> argparse.ArgumentParser:
     random_options(sub, "images to draw (default: %(default)s)", 16)
     model_options(command("verify", verify, "decode compressed files and write nothing"))
     command("info", info, "what compressed files say of themselves").add_argument("files", nargs="+", type=named)
+    sub = command("bench", bench, "ours beside PNG, JPEG 2000, WebP and JPEG XL: sizes and CPU time, verified")
+    sub.add_argument("files", nargs="+", type=named, help="images and folders of images")
+    sub.add_argument("--output", type=Path, required=True, help="folder for bench.csv and bench.png")
+    sub.add_argument("--model", help=f"shipped weights by name (default: {DEFAULT_MODEL})")
+    sub.add_argument("--checkpoint", type=Path, help="a Lightning checkpoint or exported weights")
+    sub.add_argument("--device", default="cpu", help="where the network runs (default: %(default)s)")
+    sub.add_argument("--quick", action="store_true", help="leave out oxipng and JPEG XL effort 9, WebP in less time")
     command("models", models, "list the shipped weights")
     sub = command("export", export, "weights for sharing from a Lightning checkpoint")
     sub.add_argument("--checkpoint", type=Path, required=True)

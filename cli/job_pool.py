@@ -171,11 +171,19 @@ def summary(done: Sequence[Outcome], verb: str, seconds: float) -> str:
     parts = [
         f"{len(done)} {past(verb)}",
         f"{sum(o.bytes_in for o in done):,} -> {sum(o.bytes_out for o in done):,} bytes",
-        *([rate(done, verb)] if verb == "compress" else []),
+        *([rate(done, verb), *savings(done)] if verb == "compress" else []),
         f"{seconds:.1f} s",
         f"{speed:.2f} MB/s of pixels",
     ]
     return ", ".join(parts)
+
+
+def savings(done: Sequence[Outcome]) -> Iterator[str]:
+    """How much smaller the results are than the sources and than raw pixels."""
+    result = sum(o.bytes_out for o in done)
+    for name, size in (("the inputs", sum(o.bytes_in for o in done)), ("raw pixels", sum(o.subpixels for o in done))):
+        percent = 100 * (1 - result / size)
+        yield f"{abs(percent):.0f} % {'smaller' if percent >= 0 else 'larger'} than {name}"
 
 
 def note_lines(done: Sequence[Outcome]) -> Iterator[str]:

@@ -334,3 +334,43 @@ def test_every_shipped_model_is_listed_and_compresses_a_photograph(capsys):
         assert codec.main(["decompress", name, "--output", f"{name}-back"]) == 0
         assert np.array_equal(np.array(Image.open(f"{name}-back/photo.png")), photo)
         assert next(Path(name).iterdir()).stat().st_size < Path("photo.png").stat().st_size
+
+
+def test_bench_compares_with_the_machines_codecs_and_names_bad_files(weights, capsys):
+    save("in/a.png", pixels(0, 12, 14, 3))
+    save("in/b.png", pixels(1, 12, 14))
+    call = ["bench", "in", "--output", "out", "--checkpoint", weights, "--quick"]
+    assert codec.main(call) == 0
+    printed = capsys.readouterr().out
+    assert "2 images" in printed and "WebP" in printed and "ours" in printed and "out/bench.csv" in printed
+    assert sorted(p.name for p in Path("out").iterdir()) == ["bench.csv", "bench.png"]
+    Path("in/c.png").write_bytes(b"hello")
+    assert codec.main(call) == 1
+    output = capsys.readouterr()
+    assert "2 images" in output.out and "in/c.png: damaged" in output.err
+    assert codec.main(["bench", "in/c.png", "--output", "none", "--checkpoint", weights]) == 1
+    assert not Path("none").exists()
+
+
+def test_compress_says_what_it_saved(weights, capsys):
+    save("a.bmp", np.full((40, 40, 3), 9, np.uint8))
+    assert codec.main(["compress", "a.bmp", "--output", "out"]) == 0
+    size, bmp = next(Path("out").iterdir()).stat().st_size, Path("a.bmp").stat().st_size
+    to_bmp, to_raw = (100 * (1 - size / whole) for whole in (bmp, 4800))
+    assert f"{to_bmp:.0f} % smaller than the inputs, {to_raw:.0f} % smaller than raw pixels" in capsys.readouterr().out
+    assert codec.main(["compress", "a.bmp", "--output", "out", "--checkpoint", weights]) == 0
+    assert "26 % larger than raw pixels" in capsys.readouterr().out  # an untrained network
+
+
+def test_a_single_large_image_has_a_bar_over_its_tiles(capsys, monkeypatch):
+    monkeypatch.setattr("modules.pixel_mlp.codec.MAX_TILE", 16)
+    monkeypatch.setattr(codec, "MANY_TILES", 4)
+    save("in/a.png", pixels(0, 30, 31, 3))
+    assert codec.main(["compress", "in", "--output", "out"]) == 0
+    assert capsys.readouterr().err.count("tiles") == 2  # the check decodes it
+    assert codec.main(["decompress", "out", "--output", "back"]) == 0
+    assert capsys.readouterr().err.count("tiles") == 1
+    save("in/b.png", pixels(1, 12, 16, 3))
+    for names in (["in/b.png"], ["in"]):
+        assert codec.main(["compress", *names, "--output", "out", "--force"]) == 0
+        assert "tiles" not in capsys.readouterr().err

@@ -33,7 +33,7 @@ STRIP = 64
 NETWORK, STORED = 0, 1
 """First byte of a tile's payload: what follows is a stream of the entropy coder, or a WebP file without loss."""
 
-WORTH_TRYING = 1.3
+WORTH_TRYING = 1.12
 """A thorough WebP is tried where the quick one takes at most so many times the network's bytes."""
 
 Item = TypeVar("Item")
@@ -51,6 +51,11 @@ def on_all_cores(function: Callable[[Item], Result], items: Iterable[Item]) -> I
     """``map`` in order over as many threads as torch may use; the kernels run outside of the interpreter's lock."""
     with threadpool_limits(1), ThreadPoolExecutor(torch.get_num_threads()) as pool:
         yield from pool.map(function, items)
+
+
+def quietly(tiles: Iterable[Result], total: int) -> Iterable[Result]:
+    """The tiles as they come, without a word."""
+    return tiles
 
 
 def store(pixels: np.ndarray, rival: int) -> bytes:
@@ -101,6 +106,8 @@ class Codec:
     """
 
     extension = ".pmlp"
+    progress: Callable[[Iterable, int], Iterable] = staticmethod(quietly)
+    """What the tiles of an image go through as they are done, with their number: a program may show a bar."""
 
     def __init__(self, network: PixelMLP, device: str = "cpu", precision: str = "float32") -> None:
         if device != "cpu" or precision != "float32":
@@ -136,7 +143,7 @@ class Codec:
             height,
             digest(np.ascontiguousarray(image).data),
             metadata or {},
-            list(on_all_cores(encode, boxes)),
+            list(self.progress(on_all_cores(encode, boxes), len(boxes))),
         )
 
     @torch.inference_mode()
@@ -168,7 +175,7 @@ class Codec:
             image[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width] = pixels
 
         try:
-            for _ in on_all_cores(decode, container.tiles):
+            for _ in self.progress(on_all_cores(decode, container.tiles), len(container.tiles)):
                 pass
         except CorruptStreamError as error:
             raise CorruptFileError(str(error)) from error

@@ -19,12 +19,16 @@ Outside of the image stands 128 above the first row, the last pixel of a row to 
 first pixel of the row above. Letters: M pixels, N = 20 neighbours, F = 3 N + 4 differences.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 from torch.nn import functional
+
+from modules.components.kernels import kernel
 
 OFFSETS = (
     *((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0), (-1, 2), (-1, -2), (-2, 1), (-2, -1)),
@@ -54,9 +58,17 @@ LOG_ACTIVITY = np.rint(SCALE_STEPS * np.log((np.arange(NUM_ACTIVE * LIMIT + 1) +
 """[8 * 255 + 1] natural logarithm, in 1/32, of (a + 4) / 8, a the sum of the eight nearest differences' sizes."""
 
 
+_OFFSETS = np.array(OFFSETS, np.int64)
+_MEAN_WEIGHTS = np.array(MEAN_WEIGHTS, np.int64)
+_COMPRESSED = COMPRESSED.copy()
+_LOG_ACTIVITY = LOG_ACTIVITY.copy()
+
+
 class Context(NamedTuple):
     """The known surroundings of M pixels for one channel; all entries are whole numbers held in float32."""
 
+    inputs: Tensor
+    """[M, F + 1] what a predictor sees: compressed differences and half the log activity, in 1/32."""
     differences: Tensor
     """[M, F] in -255..255."""
     base: Tensor
@@ -67,6 +79,11 @@ class Context(NamedTuple):
     """[M] the pixel's value, 0..255."""
 
 
+def looked_up(table: Tensor, index: Tensor) -> Tensor:
+    """Entries of ``table`` [L] at whole numbers held in float32, of the index's shape."""
+    return table.index_select(0, index.reshape(-1).int()).view(index.shape)
+
+
 def pad(image: Tensor) -> Tensor:
     """uint8 [N, 3, H, W] -> int16 [N, 3, H + 3, W + 6], by the rule at the top of this file."""
     padded = functional.pad(image.to(torch.int16), (REACH, REACH, REACH, 0), value=128)
@@ -75,11 +92,90 @@ def pad(image: Tensor) -> Tensor:
     return padded
 
 
+@njit(nogil=True, inline="always")
+def surroundings(planes, y, x, around):
+    """Copy the neighbours of pixel (y, x) of planes [rows, columns, 3] into ``around`` [3, N]."""
+    for i in range(len(_OFFSETS)):
+        row, column = y + _OFFSETS[i, 0], x + _OFFSETS[i, 1]
+        for plane in range(3):
+            around[plane, i] = planes[row, column, plane]
+
+
+@njit(nogil=True)
+def describe(around, own, channel, inputs, differences):
+    """Fill ``inputs`` [F + 1] and ``differences`` [F] of one pixel; returns base and activity.
+
+    ``around`` [3, N] are its neighbours, ``own`` [3] its values in the planes, of which those before ``channel`` count.
+    """
+    num = len(_OFFSETS)
+    mean = np.zeros(3, np.int64)
+    for plane in range(3):
+        for i in range(len(_MEAN_WEIGHTS)):
+            mean[plane] += _MEAN_WEIGHTS[i] * np.int64(around[plane, i])
+        mean[plane] = (mean[plane] + 4) >> 3
+    base = mean[0] if channel == 0 else np.int64(own[0]) + mean[channel]
+    surprise = np.int64(0) if channel == 0 else np.int64(own[channel - 1]) - mean[channel - 1]
+    for plane in range(channel):
+        mean[plane] = own[plane]
+    for plane in range(3):
+        centre, first = np.int32(mean[plane]), plane * num
+        for i in range(num):
+            differences[first + i] = min(max(np.int32(around[plane, i]) - centre, np.int32(-LIMIT)), np.int32(LIMIT))
+    for i in range(4):
+        level = surprise if i == 3 else (mean[0] - 128 if i == 0 else mean[i])
+        differences[3 * num + i] = min(max(level, -LIMIT), LIMIT)
+    for i in range(3 * num + 4):
+        inputs[i] = _COMPRESSED[np.uint32(np.int32(differences[i]) + LIMIT)]
+    activity = np.int32(0)
+    for i in range(NUM_ACTIVE):
+        activity += abs(np.int32(differences[channel * num + i]))
+    inputs[3 * num + 4] = np.floor(_LOG_ACTIVITY[activity] * np.float32(0.5))
+    return base, np.int64(activity)
+
+
+@kernel()
+def _describe_all(planes, inputs, differences, facts):
+    """``describe`` every pixel of planes [images, rows, columns, 3]; facts [3, 3, M] are base, activity, target."""
+    around = np.empty((3, len(_OFFSETS)), np.int32)
+    m = 0
+    for image in range(planes.shape[0]):
+        for y in range(REACH, planes.shape[1]):
+            for x in range(REACH, planes.shape[2] - REACH):
+                surroundings(planes[image], y, x, around)
+                own = planes[image, y, x]
+                for channel in range(3):
+                    base, activity = describe(around, own, channel, inputs[channel, m], differences[channel, m])
+                    facts[channel, 0, m], facts[channel, 1, m] = base, activity
+                    facts[channel, 2, m] = np.int64(own[channel]) + (np.int64(own[0]) if channel > 0 else 0)
+                m += 1
+
+
 def contexts(padded: Tensor) -> list[Context]:
     """The contexts of green, red and blue for every pixel of images [N, 3, H + 3, W + 6] as ``pad`` gives them.
 
-    Any int16 window of an image with ``REACH`` rows above and columns to either side will do as well.
+    Any int16 window of an image with ``REACH`` rows above and columns to either side will do as well. On a CPU by one
+    pass over the pixels, which halves the time of a training step; elsewhere by ``tensor_contexts``.
     """
+    if padded.device.type != "cpu":
+        return tensor_contexts(padded)
+    red, green, blue = padded.unbind(1)
+    planes = torch.stack((green, red - green, blue - green), dim=3).numpy()
+    num = padded.shape[0] * (padded.shape[2] - REACH) * (padded.shape[3] - 2 * REACH)
+    inputs = torch.empty(3, num, NUM_DIFFERENCES + 1)
+    differences, facts = torch.empty(3, num, NUM_DIFFERENCES), torch.empty(3, 3, num)
+    _describe_all(planes, inputs.numpy(), differences.numpy(), facts.numpy())
+    return [Context(x, d, *f) for x, d, f in zip(inputs, differences, facts, strict=True)]
+
+
+@functools.cache
+def _tables(device: torch.device) -> tuple[Tensor, Tensor]:
+    """``COMPRESSED`` and half of ``LOG_ACTIVITY``, rounded down, on a device, copied there once."""
+    with torch.inference_mode(False):
+        return torch.from_numpy(COMPRESSED).to(device), torch.from_numpy(np.floor(LOG_ACTIVITY / 2)).to(device)
+
+
+def tensor_contexts(padded: Tensor) -> list[Context]:
+    """``contexts`` by tensor operations on any device."""
     planes = torch.stack((padded[:, 1], padded[:, 0] - padded[:, 1], padded[:, 2] - padded[:, 1]))
     height, width = padded.shape[2] - REACH, padded.shape[3] - 2 * REACH
 
@@ -102,7 +198,11 @@ def contexts(padded: Tensor) -> list[Context]:
         base = mean[channel] if channel == GREEN else own[0] + mean[channel]
         target = own[channel] if channel == GREEN else own[0] + own[channel]
         joined = torch.cat((differences.permute(1, 0, 2).flatten(1), level.clamp(-LIMIT, LIMIT)), dim=1)
-        result.append(Context(joined, base, activity, target))
+        compressed, log_activity = (
+            looked_up(table, index)
+            for table, index in zip(_tables(own.device), (joined + LIMIT, activity), strict=True)
+        )
+        result.append(Context(torch.cat((compressed, log_activity[:, None]), dim=1), joined, base, activity, target))
     return result
 
 

@@ -18,14 +18,13 @@ def mixture_bits(mixture: Mixture, target: Tensor) -> Tensor:
 
     A bin's mass S(u) - S(l) is computed on the side of the logistic function where it does not cancel.
     """
-    x = target[:, None]
     inverse = torch.exp(-mixture.log_scales.float())
-    upper = torch.where(x > 254.5, math.inf, (x + 0.5 - mixture.means) * inverse)
-    lower = torch.where(x < 0.5, -math.inf, (x - 0.5 - mixture.means) * inverse)
-    side = torch.where(x > mixture.means, -1.0, 1.0)
+    upper = torch.where(target > 254.5, math.inf, (target + 0.5 - mixture.means) * inverse)
+    lower = torch.where(target < 0.5, -math.inf, (target - 0.5 - mixture.means) * inverse)
+    side = torch.where(target > mixture.means, -1.0, 1.0)
     mass = (torch.sigmoid(side * upper) - torch.sigmoid(side * lower)).abs()
-    weights = functional.softmax(mixture.logits.float(), dim=1)
-    return -torch.log2((weights * mass).sum(1) * (1 - NUM_SYMBOLS / TOTAL) + 1 / TOTAL)
+    weights = functional.softmax(mixture.logits.float(), dim=0)
+    return -torch.log2((weights * mass).sum(0) * (1 - NUM_SYMBOLS / TOTAL) + 1 / TOTAL)
 
 
 def mixtures_bits(network: PixelMLP, known: list[Context], exact: bool) -> Tensor:

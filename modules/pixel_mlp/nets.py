@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modules.components.configured import ConfiguredNetwork
-from modules.pixel_mlp.context import COMPRESSED, LIMIT, LOG_ACTIVITY, NUM_DIFFERENCES, SCALE_STEPS, Context
+from modules.pixel_mlp.context import COMPRESSED, LIMIT, LOG_ACTIVITY, NUM_DIFFERENCES, SCALE_STEPS, Context, looked_up
 
 INPUT_BITS = 5
 """Inputs are whole numbers in units of 2^-5."""
@@ -45,7 +45,7 @@ class InexactWeightsError(ValueError):
 
 
 class Mixture(NamedTuple):
-    """K logistics for each of M pixels, each [M, K]: logits, means in grey levels, natural logarithms of scales."""
+    """K logistics for each of M pixels, each [K, M]: logits, means in grey levels, natural logarithms of scales."""
 
     logits: Tensor
     means: Tensor
@@ -57,11 +57,6 @@ def rounded(x: Tensor) -> Tensor:
     return torch.floor(x + 0.5)
 
 
-def looked_up(table: Tensor, index: Tensor) -> Tensor:
-    """Entries of ``table`` [L] at whole numbers held in float32, of the index's shape."""
-    return table.index_select(0, index.reshape(-1).int()).view(index.shape)
-
-
 class ChannelPredictor(nn.Module):
     """The mixture of one channel.
 
@@ -71,7 +66,6 @@ class ChannelPredictor(nn.Module):
         num_mixtures: logistics, K.
     """
 
-    compressed: Tensor
     log_activity: Tensor
 
     def __init__(self, hidden: int, num_layers: int, num_mixtures: int) -> None:
@@ -80,7 +74,6 @@ class ChannelPredictor(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
         self.skip = nn.Parameter(torch.zeros(NUM_DIFFERENCES))
         self.num_mixtures = num_mixtures
-        self.register_buffer("compressed", torch.from_numpy(COMPRESSED), persistent=False)
         self.register_buffer("log_activity", torch.from_numpy(LOG_ACTIVITY), persistent=False)
         last = self.layers[-1]
         assert isinstance(last, nn.Linear)
@@ -90,23 +83,21 @@ class ChannelPredictor(nn.Module):
             last.bias.copy_(torch.cat((torch.zeros(num_mixtures), spread, torch.full((num_mixtures,), -1.0))))
 
     def forward(self, context: Context, exact: bool) -> Mixture:
-        """The mixtures [M, K] of the pixels of ``context``, with ``exact`` in whole numbers."""
-        seen = looked_up(self.compressed, context.differences + LIMIT)
+        """The mixtures [K, M] of the pixels of ``context``, with ``exact`` in whole numbers."""
         log_activity = looked_up(self.log_activity, context.activity)
-        x = torch.cat((seen, torch.floor(log_activity / 2)[:, None]), dim=1)
-        raw, skip = (self._exact if exact else self._real)(x, context.differences)
-        logits, offsets, log_scales = raw.split(self.num_mixtures, dim=1)
-        activity = ((context.activity + 4) / 8)[:, None]
-        means = context.base[:, None] + skip[:, None] + activity * offsets
-        log_scales = log_activity[:, None] / SCALE_STEPS + log_scales
+        raw, skip = (self._exact if exact else self._real)(context.inputs, context.differences)
+        logits, offsets, log_scales = raw.T.contiguous().split(self.num_mixtures)
+        means = context.base + skip + (context.activity + 4) / 8 * offsets
+        log_scales = log_activity / SCALE_STEPS + log_scales
         if exact:
             means = rounded(means * MEAN_STEPS - 0.5) / MEAN_STEPS  # the shift by one bit rounds down
         return Mixture(logits, means, log_scales.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE))
 
     def _real(self, x: Tensor, differences: Tensor) -> tuple[Tensor, Tensor]:
-        x = x * 2.0**-INPUT_BITS
+        unit = 2.0**-INPUT_BITS  # on the first weights, which are fewer numbers than the inputs
         for layer in self.layers[:-1]:
-            x = functional.hardtanh(layer(x), 0.0, MAX_ACTIVATION * 2.0**-ACTIVATION_BITS)
+            x = functional.linear(x, layer.weight * unit, layer.bias)
+            x, unit = functional.hardtanh(x, 0.0, MAX_ACTIVATION * 2.0**-ACTIVATION_BITS), 1.0
         with torch.autocast(x.device.type, enabled=False):
             skip = differences @ self.skip
         return self.layers[-1](x).float(), skip
@@ -150,7 +141,7 @@ class ChannelPredictor(nn.Module):
         Raises:
             InexactWeightsError: naming the layer and its largest possible sum.
         """
-        largest = float(max(abs(self.compressed).max(), (abs(self.log_activity) / 2).max()))
+        largest = float(max(abs(COMPRESSED).max(), (abs(LOG_ACTIVITY) / 2).max()))
         skip = rounded(self.skip * 2.0**SKIP_BITS).abs().sum() * LIMIT
         sums = [("the linear skip", float(skip.detach()))]
         for number, (weight, bias) in enumerate(self.integer_layers(), 1):

@@ -23,7 +23,7 @@ from numba import njit
 from modules.components.coding.logistic_mixture import INVERSE_SCALE, WEIGHT, cdf_at, find
 from modules.components.coding.rans import check_exhausted, encode_intervals, open_stream, pop, slot_of
 from modules.components.kernels import kernel
-from modules.pixel_mlp.context import COMPRESSED, LIMIT, LOG_ACTIVITY, MEAN_WEIGHTS, NUM_ACTIVE, OFFSETS, REACH
+from modules.pixel_mlp.context import LOG_ACTIVITY, NUM_DIFFERENCES, OFFSETS, REACH, describe, surroundings
 from modules.pixel_mlp.nets import (
     ACTIVATION_BITS,
     FIRST_WEIGHT_BITS,
@@ -41,9 +41,6 @@ from modules.pixel_mlp.nets import (
 LAG = REACH + 1
 NUM_SYMBOLS = 256
 MEAN_LIMIT = 4096 * MEAN_STEPS
-_OFFSETS = np.array(OFFSETS, np.int64)
-_MEAN_WEIGHTS = np.array(MEAN_WEIGHTS, np.int64)
-_COMPRESSED = COMPRESSED.astype(np.float32)
 _LOG_ACTIVITY = LOG_ACTIVITY.astype(np.int64)
 _STEPS = 32  # of logits and log scales, in the tables of logistic_mixture too
 _FIRST_SCALE, _LAST_SCALE = int(MIN_LOG_SCALE * _STEPS), int(MAX_LOG_SCALE * _STEPS)
@@ -67,7 +64,7 @@ class Predictor(NamedTuple):
     """[H, 3 K]"""
     last_bias: np.ndarray
     skip: np.ndarray
-    """[F] int64"""
+    """[F] int32"""
 
     @classmethod
     def of(cls, predictor: ChannelPredictor) -> "Predictor":
@@ -80,7 +77,7 @@ class Predictor(NamedTuple):
             np.stack([w for w, _ in middle]) if middle else np.empty((0, units, units), np.float32),
             np.stack([b for _, b in middle]) if middle else np.empty((0, units), np.float32),
             *layers[-1],
-            skip.astype(np.int64),
+            skip.astype(np.int32),
         )
 
 
@@ -91,46 +88,13 @@ def predictors(network: PixelMLP) -> tuple[Predictor, Predictor, Predictor]:
     return green, red, blue
 
 
-@njit(nogil=True, inline="always")
-def _cut(difference):
-    return min(max(difference, -LIMIT), LIMIT)
-
-
 @njit(nogil=True)
-def _describe(planes, y, x, channel, inputs, skip):
-    """Fill ``inputs`` [F + 1] of one pixel; returns base, activity and the linear skip, as context.py defines them.
-
-    ``planes`` int16 [H + 3, W + 6, 3] holds g, R - G and B - G; those of earlier channels are known at (y, x).
-    """
-    num = len(_OFFSETS)
-    mean = np.zeros(3, np.int64)
-    for i in range(len(_MEAN_WEIGHTS)):
-        for plane in range(3):
-            mean[plane] += _MEAN_WEIGHTS[i] * np.int64(planes[y + _OFFSETS[i, 0], x + _OFFSETS[i, 1], plane])
-    for plane in range(3):
-        mean[plane] = (mean[plane] + 4) >> 3
-    base = mean[channel] if channel == 0 else np.int64(planes[y, x, 0]) + mean[channel]
-    last_surprise = np.int64(0) if channel == 0 else np.int64(planes[y, x, channel - 1]) - mean[channel - 1]
-    for plane in range(channel):
-        mean[plane] = planes[y, x, plane]
-    activity = np.int64(0)
-    linear = np.int64(0)
-    for plane in range(3):
-        centre = mean[plane]
-        first = plane * num
-        for i in range(num):
-            difference = _cut(np.int64(planes[y + _OFFSETS[i, 0], x + _OFFSETS[i, 1], plane]) - centre)
-            inputs[first + i] = _COMPRESSED[difference + LIMIT]
-            linear += skip[first + i] * difference
-            if plane == channel and i < NUM_ACTIVE:
-                activity += abs(difference)
-    for i in range(4):
-        level = last_surprise if i == 3 else (mean[0] - 128 if i == 0 else mean[i])
-        level = _cut(level)
-        inputs[3 * num + i] = _COMPRESSED[level + LIMIT]
-        linear += skip[3 * num + i] * level
-    inputs[3 * num + 4] = np.float32(_LOG_ACTIVITY[activity] >> 1)
-    return base, activity, linear
+def _linear(skip, differences):
+    """The linear skip, a whole number below 2^24 in size."""
+    total = np.int32(0)
+    for i in range(len(skip)):
+        total += skip[i] * differences[i]
+    return total
 
 
 @njit(nogil=True)
@@ -209,20 +173,24 @@ def _code(planes, predictor_of, num_channels, decoding, starts, frequencies, sta
     hidden, spare = np.empty((longest, units), np.float32), np.empty((longest, units), np.float32)
     raw = np.empty((longest, outputs), np.float32)
     facts = np.empty((longest, 3), np.int64)
+    around = np.empty((longest, 3, len(OFFSETS)), np.int32)
+    differences = np.empty(NUM_DIFFERENCES, np.int32)
     weights, means = np.empty(outputs // 3, np.int64), np.empty(outputs // 3, np.int64)
     inverses = np.empty(outputs // 3, np.int64)
     n, position = 0, 0
     for wave in range(width + LAG * (height - 1)):
         top = max(0, (wave - width + LAG) // LAG)
         count = min(height - 1, wave // LAG) - top + 1
+        for p in range(count):
+            y = top + p
+            surroundings(planes, y + REACH, wave - LAG * y + REACH, around[p])
         for channel in range(num_channels):
             predictor = predictor_of[channel]
             for p in range(count):
                 y = top + p
-                base, activity, linear = _describe(
-                    planes, y + REACH, wave - LAG * y + REACH, channel, inputs[p], predictor.skip
-                )
-                facts[p, 0], facts[p, 1], facts[p, 2] = base, activity, linear
+                own = planes[y + REACH, wave - LAG * y + REACH]
+                facts[p, 0], facts[p, 1] = describe(around[p], own, channel, inputs[p], differences)
+                facts[p, 2] = _linear(predictor.skip, differences)
             _predict(inputs[:count], predictor, hidden[:count], spare[:count], raw[:count])
             for p in range(count):
                 y = top + p

@@ -144,7 +144,8 @@ def test_a_worker_that_dies_is_an_outcome_too(monkeypatch):
 def test_summary_and_notes():
     done = [Outcome(Path(f"{i}"), 1000, 500, 2_000_000, notes=["cut"] if i else ["cut", "\x1b[0m"]) for i in range(5)]
     assert summary(done, "compress", 4.0) == (
-        "5 compressed, 5,000 -> 2,500 bytes, 0.002 bpsp, 4.0 s, 2.50 MB/s of pixels"
+        "5 compressed, 5,000 -> 2,500 bytes, 0.002 bpsp, 50 % smaller than the inputs, "
+        "100 % smaller than raw pixels, 4.0 s, 2.50 MB/s of pixels"
     )
     assert summary(done[:1], "verify", 1.0) == "1 verified, 1,000 -> 500 bytes, 1.0 s, 2.00 MB/s of pixels"
     assert list(note_lines(done)) == ["0, 1, 2 and 2 more: cut", "0: \\x1b[0m"]

@@ -1,7 +1,5 @@
 """The LightningModule through the command line, on the embedded photographs, with a network that is narrow."""
 
-import csv
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from PIL import Image
 from modules.l3c.module import L3C
 from modules.l3c.nets import L3CNet, RGBSharedNet
 from modules.l3c.sampling import sample_images, sample_mixture
+from tests.lossless_training import Quickstart, check_report_and_files, check_resume, logged, no_report, small_photos  # noqa: F401
 from train import main
 
 ROOT = Path(__file__).parents[3]
@@ -30,33 +29,20 @@ def run(command: str, *options: str) -> None:
     main([command, *options, *NARROW])
 
 
-def logged(folder: Path, column: str) -> list[float]:
-    """Every value of a column, over all parts of a run."""
-    values = []
-    for file in sorted((folder / "csv").glob("version_*/metrics.csv")):
-        values += [float(row[column]) for row in csv.DictReader(file.read_text().splitlines()) if row.get(column)]
-    return values
+QUICKSTART = Quickstart("l3c", ".l3c", ("--data.init_args.crop_size=32", *NARROW[:2]))
 
 
-def test_quickstart_trains_reports_and_its_checkpoint_compresses(capsys):
-    run("fit", "--config", str(CONFIGS / "quickstart.yaml"), "--trainer.max_steps=8", "--trainer.val_check_interval=4")
-    folder = Path("runs/l3c/quickstart/000")
-    printed = capsys.readouterr().out
-    assert "bpsp of files" in printed and "WebP" in printed and "decodes" in printed
-    assert Image.open(folder / "report" / "samples.png").size[0] > 400
-    assert list((folder / "report").glob("*.l3c"))
-    assert "val/bpsp" in json.loads((folder / "result.json").read_text())["fit"]["metrics"]
-
-    import codec
-
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save("noise.png")
-    checkpoint = ["--checkpoint", str(folder / "checkpoints" / "last.ckpt")]
-    assert codec.main(["compress", "noise.png", "--output", "out", *checkpoint]) == 0
-    assert codec.main(["decompress", "out", "--output", "back", *checkpoint]) == 0
-    assert np.array_equal(np.array(Image.open("back/noise.png")), pixels)
+@pytest.mark.usefixtures("small_photos")
+def test_quickstart_reports_and_its_checkpoint_compresses(capsys):
+    check_report_and_files(QUICKSTART, capsys)
 
 
+@pytest.mark.usefixtures("no_report", "small_photos")
+def test_ten_steps_equal_five_and_five_more():
+    check_resume(QUICKSTART)
+
+
+@pytest.mark.usefixtures("no_report")
 @pytest.mark.parametrize("overlay", [None, "overlays/rgb.yaml", "overlays/rgb_shared.yaml"])
 def test_published_recipe_trains_a_step_on_a_folder_of_photos(overlay, tmp_path):
     for split in ("train", "validation"):
@@ -72,28 +58,10 @@ def test_published_recipe_trains_a_step_on_a_folder_of_photos(overlay, tmp_path)
     assert len(logged(folder, "val/bpsp")) == 1
 
 
-def test_test_reports_estimate_and_file_size():
-    run("fit", "--config", str(CONFIGS / "quickstart.yaml"), "--trainer.max_steps=2")
-    run("test", "--config", str(CONFIGS / "quickstart.yaml"), "--ckpt_path=last")
-    metrics = json.loads(Path("runs/l3c/quickstart/000/result.json").read_text())["test"]["metrics"]
-    assert metrics["test/file_bpsp"] == pytest.approx(metrics["test/bpsp"], rel=0.01)
-
-
-def test_twenty_steps_equal_ten_and_ten_more():
-    """bfloat16 autocast, clipping, schedule, crops and flips: every logged digit."""
-    config = ["--config", str(CONFIGS / "quickstart.yaml"), "--data.init_args.num_dead_leaves=2"]
-    small = ["--data.init_args.crops_per_epoch=64", "--data.init_args.batch_size=8", "--data.init_args.crop_size=32"]
-    schedule = ["--model.init_args.lr_scheduler.init_args.total_steps=40"]
-    run("fit", *config, *small, *schedule, "--trainer.max_steps=20", "--run.name=whole")
-    run("fit", *config, *small, *schedule, "--trainer.max_steps=10", "--run.name=parts")
-    run("fit", *config, *small, *schedule, "--trainer.max_steps=20", "--run.name=parts", "--ckpt_path=last")
-    whole, parts = (logged(Path("runs", name, "000"), "train/bpsp") for name in ("whole", "parts"))
-    assert len(whole) == 20 and parts == whole
-
-
 GOLDEN_LOSSES = [10.7279, 10.7438, 10.6014, 11.0161, 10.6712]
 
 
+@pytest.mark.usefixtures("no_report")
 def test_golden_loss_curve():
     """Rewritten only with a reason: the first steps of the quickstart at seed 7, narrow, in float32.
 
@@ -128,8 +96,9 @@ def test_samples_have_the_frequencies_of_the_mixture():
         assert torch.allclose(observed, expected, atol=4 * 0.5 / 200)
 
 
+@pytest.mark.usefixtures("no_report")
 def test_module_loads_from_its_checkpoint():
-    run("fit", "--config", str(CONFIGS / "quickstart.yaml"), "--trainer.max_steps=1")
+    run("fit", "--config", str(CONFIGS / "quickstart.yaml"), "--trainer.max_steps=1", "--trainer.limit_val_batches=1")
     module = L3C.load_from_checkpoint("runs/l3c/quickstart/000/checkpoints/last.ckpt")
     assert module.network.num_scales == 3
 

@@ -1,77 +1,56 @@
 """The LightningModule through the command line, on the embedded photographs, with a narrow network."""
 
-import csv
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
+from modules.components.checkpoint_file import CheckpointError
+from modules.components.coding.model_file import load_network
 from modules.pixel_mlp.codec import Codec, estimated_bits
 from modules.pixel_mlp.context import contexts, pad
 from modules.pixel_mlp.losses import mixture_bits, mixtures_bits
 from modules.pixel_mlp.module import LosslessPixels
 from modules.pixel_mlp.nets import PixelMLP
-from train import main
+from tests.lossless_training import Quickstart, check_report_and_files, check_resume, logged, no_report, small_photos  # noqa: F401
 
-CONFIG = str(Path(__file__).parents[3] / "configs" / "pixel_mlp" / "quickstart.yaml")
-NARROW = [
-    "--model.init_args.network.init_args.hidden=8",
-    "--data.init_args.num_dead_leaves=2",
-    "--data.init_args.crops_per_epoch=256",
-    "--data.init_args.batch_size=16",
-    "--trainer.accelerator=cpu",
-    "--trainer.enable_model_summary=false",
-    "--trainer.log_every_n_steps=1",
-    "--seed_everything=7",
-]
+QUICKSTART = Quickstart(
+    "pixel_mlp",
+    ".pmlp",
+    (
+        "--model.init_args.network.init_args.hidden=8",
+        "--data.init_args.crops_per_epoch=256",
+        "--data.init_args.batch_size=16",
+    ),
+)
 
 
-def run(command: str, *options: str) -> None:
-    main([command, "--config", CONFIG, *NARROW, *options])
+@pytest.mark.usefixtures("small_photos")
+def test_quickstart_reports_and_its_checkpoint_compresses(capsys):
+    check_report_and_files(QUICKSTART, capsys)
 
 
-def logged(folder: Path, column: str = "train/bpsp") -> list[float]:
-    values = []
-    for file in sorted((folder / "csv").glob("version_*/metrics.csv")):
-        values += [float(row[column]) for row in csv.DictReader(file.read_text().splitlines()) if row.get(column)]
-    return values
+@pytest.mark.usefixtures("no_report", "small_photos")
+def test_ten_steps_equal_five_and_five_more():
+    check_resume(QUICKSTART)
 
 
-def test_quickstart_trains_reports_and_its_checkpoint_compresses(capsys):
-    run("fit", "--trainer.max_steps=8", "--trainer.val_check_interval=4")
-    folder = Path("runs/pixel_mlp/quickstart/000")
-    printed = capsys.readouterr().out
-    assert "bpsp of files" in printed and "WebP" in printed and "decodes" in printed
-    assert list((folder / "report").glob("*.pmlp")) and (folder / "report" / "samples.png").is_file()
-    assert "val/bpsp" in json.loads((folder / "result.json").read_text())["fit"]["metrics"]
-
-    import codec
-
-    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save("noise.png")
-    checkpoint = ["--checkpoint", str(folder / "checkpoints" / "last.ckpt")]
-    assert codec.main(["compress", "noise.png", "--output", "out", *checkpoint]) == 0
-    assert codec.main(["decompress", "out", "--output", "back", *checkpoint]) == 0
-    assert np.array_equal(np.array(Image.open("back/noise.png")), pixels)
-
-
-def test_test_reports_estimate_and_file_size():
-    run("fit", "--trainer.max_steps=2")
-    run("test", "--ckpt_path=last")
-    metrics = json.loads(Path("runs/pixel_mlp/quickstart/000/result.json").read_text())["test"]["metrics"]
-    assert metrics["test/file_bpsp"] == pytest.approx(metrics["test/bpsp"], rel=0.01)
-
-
-def test_twenty_steps_equal_ten_and_ten_more():
-    schedule = "--model.init_args.lr_scheduler.init_args.total_steps=40"
-    run("fit", schedule, "--trainer.max_steps=20", "--run.name=whole")
-    run("fit", schedule, "--trainer.max_steps=10", "--run.name=parts")
-    run("fit", schedule, "--trainer.max_steps=20", "--run.name=parts", "--ckpt_path=last")
-    whole, parts = (logged(Path("runs", name, "000")) for name in ("whole", "parts"))
-    assert len(whole) == 20 and parts == whole
+@pytest.mark.usefixtures("no_report", "small_photos")
+def test_training_starts_from_other_weights_of_that_size():
+    QUICKSTART.run("fit", "--trainer.max_steps=1", "--run.name=first")
+    checkpoint = "runs/first/000/checkpoints/last.ckpt"
+    still = ["--trainer.max_steps=1", "--trainer.limit_val_batches=1", "--model.init_args.optimizer.init_args.lr=0"]
+    QUICKSTART.run("fit", *still, "--run.name=second", f"--model.init_args.start={checkpoint}")
+    first, second = (
+        load_network(Path("runs", name, "000/checkpoints/last.ckpt")).network for name in ("first", "second")
+    )
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+    for network, start, message in ((PixelMLP(9), checkpoint, "another network"), (PixelMLP(8), "none.pt", "none.pt")):
+        with pytest.raises((CheckpointError, FileNotFoundError), match=message):
+            LosslessPixels(network, start=start).setup("fit")
+    LosslessPixels(PixelMLP(9), start=checkpoint).setup("test")  # where the checkpoint's weights count
 
 
 def loss_of(seed: int = 0, size: int = 14, **options: int) -> float:
@@ -124,10 +103,11 @@ def test_an_image_in_strips_costs_what_it_costs_whole():
 GOLDEN = [3.7434, 3.6302, 4.0772, 3.7760]
 
 
+@pytest.mark.usefixtures("no_report")
 def test_golden_loss_curve():
     """Rewritten only with a reason: the first steps of the quickstart at seed 7, narrow, in float32."""
-    run("fit", "--trainer.max_steps=4", "--trainer.precision=32-true")
-    assert logged(Path("runs/pixel_mlp/quickstart/000")) == pytest.approx(GOLDEN, rel=2e-3)
+    QUICKSTART.run("fit", "--trainer.max_steps=4", "--trainer.precision=32-true")
+    assert logged(QUICKSTART.folder) == pytest.approx(GOLDEN, rel=2e-3)
 
 
 def test_samples_are_drawn_from_the_network():

@@ -36,7 +36,7 @@ def test_exact_arithmetic_equals_int64(layers):
     found = contexts(pad(photo(0)))
     with torch.no_grad():
         mixtures = net(found)
-        wide = net.double()([c._replace(differences=c.differences.double()) for c in found])
+        wide = net.double()([c._replace(inputs=c.inputs.double(), differences=c.differences.double()) for c in found])
     for predictor, context, mixture, double in zip(net.float().channels, found, mixtures, wide, strict=True):
         d, activity = context.differences.long().numpy(), context.activity.long().numpy()
         log_activity = LOG_ACTIVITY.astype(np.int64)[activity]
@@ -56,9 +56,9 @@ def test_exact_arithmetic_equals_int64(layers):
         mean = mean + (((activity + 4)[:, None] * offset) >> 1)
         log_scale = np.clip(log_activity[:, None] + ((scales + 256) >> 9), -112, 192)
         for found_here in (mixture, double):
-            assert np.array_equal(found_here.logits.double().numpy() * 32, (logits + 256) >> 9)
-            assert np.array_equal(found_here.means.double().numpy() * 256, mean)
-            assert np.array_equal(found_here.log_scales.double().numpy() * 32, log_scale)
+            assert np.array_equal(found_here.logits.double().numpy() * 32, ((logits + 256) >> 9).T)
+            assert np.array_equal(found_here.means.double().numpy() * 256, mean.T)
+            assert np.array_equal(found_here.log_scales.double().numpy() * 32, log_scale.T)
 
 
 def test_exact_arithmetic_is_close_to_the_real_one():
@@ -106,7 +106,7 @@ def test_bits_equal_scipy():
     log_scales = random.uniform(-2, 4, (300, 3))
     target = random.integers(0, 256, 300)
     target[:20], target[20:40] = 0, 255
-    mixture = Mixture(*(torch.from_numpy(a).float() for a in (logits, means, log_scales)))
+    mixture = Mixture(*(torch.from_numpy(a.T).float() for a in (logits, means, log_scales)))
     bits = mixture_bits(mixture, torch.from_numpy(target).float())
     upper = np.where(target == 255, np.inf, target + 0.5)[:, None]
     lower = np.where(target == 0, -np.inf, target - 0.5)[:, None]

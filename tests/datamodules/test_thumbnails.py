@@ -88,7 +88,7 @@ def test_some_classes_of_a_folder(folder: Path) -> None:
 
 @pytest.mark.parametrize("names", [["n0", "n7"], ["../train/n0"], [".."]])
 def test_classes_that_are_not_there(folder: Path, names: list[str]) -> None:
-    with pytest.raises(FileNotFoundError, match="train holds no class .*correct the names in classes"):
+    with pytest.raises(FileNotFoundError, match=r"train holds no class .*correct the names in classes"):
         ImageFolder("set", classes=names, root=str(folder)).setup("fit")
     with pytest.raises(ValueError, match="classes names no folder"):
         ImageFolder("set", classes=[], root=str(folder))

@@ -19,8 +19,6 @@ pytestmark = pytest.mark.timeout(900)  # all steps run for the first test that a
 
 
 OPEN = {
-    "modules.dplc": "the scales of the MMD are made on the host in every step",
-    "modules.extreme_gan": "masks of SC are drawn on the host in every step",
     "modules.strassen": "the harness does not build its networks, and gives no pairs of matrices",
 }
 """Methods whose steps have not been tried on fake tensors with success yet. To be struck off when mended."""

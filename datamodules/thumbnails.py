@@ -1,5 +1,6 @@
 """Unlabelled 64x64 images for generative models: CelebA, LSUN bedrooms, any folder of images."""
 
+import hashlib
 import random
 from collections.abc import Callable
 from io import BytesIO
@@ -62,6 +63,8 @@ class ThumbnailData(LightningDataModule):
 
     name: str
     """Of the set's folder below the root."""
+    part: str = ""
+    """Ends the names of the cache's folders, where only a part of the set is taken."""
 
     def __init__(
         self,
@@ -92,7 +95,7 @@ class ThumbnailData(LightningDataModule):
         raise NotImplementedError
 
     def open(self, split: Split, quiet: bool) -> Thumbnails:
-        cache = (self.cache_dir or self.root / f"{self.name}_cache") / f"{split}{self.size}"
+        cache = (self.cache_dir or self.root / f"{self.name}_cache") / f"{split}{self.size}{self.part}"
         packed = open_cache(self.source(split), cache, self.size, self.in_memory, quiet)
         if packed.skipped:
             warn(f"{self.name}, {split}: left out {describe_skipped(packed.skipped)}")
@@ -134,19 +137,27 @@ def files_source(folder: Path, paths: list[Path], size: int) -> Source:
 
 
 class ImageFolder(ThumbnailData):
-    """Any folder of images; of classes, if there are any, only the files count.
+    """Any folder of images, without their classes.
 
     Layout: ``<root>/<folder>/{train,val,test}/**/*.{png,jpg,jpeg,webp}``. Without ``test`` the validation images
     are tested.
 
     Args:
         folder: below the root.
+        classes: names of the folders of a split whose images are taken; null for all.
         options: as in ``ThumbnailData``.
+
+    Raises:
+        ValueError: for an empty list of classes.
     """
 
-    def __init__(self, folder: str = "tiny_imagenet", **options: Any) -> None:
+    def __init__(self, folder: str = "tiny_imagenet", classes: list[str] | None = None, **options: Any) -> None:
         super().__init__(**options)
-        self.name = folder
+        if classes is not None and not classes:
+            raise ValueError("classes names no folder: give one at least, or null for all images")
+        self.name, self.classes = folder, classes
+        if classes is not None:
+            self.part = "-" + hashlib.sha256("\n".join(sorted(classes)).encode()).hexdigest()[:8]
 
     def source(self, split: Split) -> Source:
         folder = self.root / self.name / split
@@ -157,7 +168,15 @@ class ImageFolder(ThumbnailData):
                 f"no folder {folder}. Expected is {folder}/**/*.jpg (or png, webp), and the same for the other split. "
                 "Set the root by root or PARSIMONY_DATA."
             )
-        return files_source(folder, find_photos(folder), self.size)
+        return files_source(folder, self._files(folder), self.size)
+
+    def _files(self, folder: Path) -> list[Path]:
+        if self.classes is None:
+            return find_photos(folder)
+        there = {part.name for part in folder.iterdir() if part.is_dir()}
+        if missing := [name for name in self.classes if name not in there]:
+            raise FileNotFoundError(f"{folder} holds no class {', '.join(missing)}: correct the names in classes")
+        return sorted(path for name in set(self.classes) for path in find_photos(folder / name))
 
 
 class CelebA(ThumbnailData):

@@ -18,13 +18,6 @@ EVERY = all_experiments()
 pytestmark = pytest.mark.timeout(900)  # all steps run for the first test that asks
 
 
-OPEN = {
-    "modules.dplc": "the scales of the MMD are made on the host in every step",
-    "modules.extreme_gan": "masks of SC are drawn on the host in every step",
-}
-"""Methods whose steps have not been tried on fake tensors with success yet. To be struck off when mended."""
-
-
 @pytest.fixture(scope="module")
 def steps() -> Complaints:
     """Experiment or toy -> step -> what is wrong with it."""
@@ -41,8 +34,6 @@ def steps() -> Complaints:
 def test_steps(one: Experiment, steps: Complaints) -> None:
     assert "training_step" in steps.get(one.name, {}), "the program ended before"
     wrong = {step: complaint for step, complaint in steps[one.name].items() if complaint}
-    if wrong and one.method in OPEN:
-        pytest.xfail(f"{OPEN[one.method]}: {wrong}")
     assert not wrong
 
 

@@ -47,8 +47,10 @@ def mmd(q: Tensor, z: Tensor, variance: float = 1.0) -> Tensor:
         both = torch.cat([q, z])
         squares = both.square().sum(1)
         distances = (squares[:, None] + squares - 2 * both @ both.T).clamp_min(0)
-    scales = 2 * m * variance * torch.tensor(SCALES, device=q.device)[:, None, None]
-    kernel = (scales / (scales + distances)).sum(0)
+    kernel = torch.zeros_like(distances)
+    for scale in SCALES:  # numbers, not a tensor of them, which would have to travel to the device
+        c = 2 * m * variance * scale
+        kernel = kernel + c / (c + distances)
     within = kernel[:n, :n].sum() + kernel[n:, n:].sum() - 2 * n * len(SCALES)  # k(a, a) = 1
     return within / (n * (n - 1)) - 2 * kernel[:n, n:].mean()
 

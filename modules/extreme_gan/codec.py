@@ -174,8 +174,7 @@ class Codec:
         keep = torch.from_numpy(code.keep).to(self.device, dtype)
         values = self.network.quantizer.levels[torch.from_numpy(code.symbols).to(self.device)] * keep
         labels = None if code.instances is None else self._labels(code.instances, grid).to(dtype)
-        generator = torch.Generator().manual_seed(NOISE_SEED)
-        noise = self.network.noise(1, grid.padded_height, grid.padded_width, generator)
+        noise = self.network.noise(1, grid.padded_height, grid.padded_width, NOISE_SEED)
         x_hat = self.network.decode(values[None].to(dtype), labels, noise)[0]
         return ((x_hat.float() + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
 

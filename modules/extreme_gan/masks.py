@@ -7,6 +7,7 @@ from torch.nn import functional
 NUM_INSTANCE_IDS = 1 << 16
 KEPT_SHARE = 0.25
 BOX_SIDES = (1 / 8, 1 / 2)
+MASK = (1 << 32) - 1
 
 
 def scene_channels(mask: Tensor, instance: Tensor, num_labels: int) -> Tensor:
@@ -43,33 +44,48 @@ def pixels_of(cells: Tensor, stride: int) -> Tensor:
     return cells.repeat_interleave(stride, 2).repeat_interleave(stride, 3)
 
 
-def random_instances(instance: Tensor, generator: torch.Generator) -> Tensor:
+def scrambled(numbers: Tensor, seed: int) -> Tensor:
+    """Integers 0..2^32 - 1 that look drawn at random, for integers of the same range: a hash of them and the seed.
+
+    Counted instead of drawn: the same on every device, and nothing travels between host and device for it. The
+    steps are those of a 32-bit finaliser (xor with a shift, multiplication by an odd number, twice).
+    """
+    x = (numbers ^ (seed * 0x9E3779B1 & MASK)) & MASK
+    for multiplier in (0x7FEB352D, 0x846CA68B):
+        x = ((x ^ (x >> 16)) * multiplier) & MASK
+    return x ^ (x >> 15)
+
+
+def random_instances(instance: Tensor, seed: int) -> Tensor:
     """bool [N, H, W]: the pixels of a random quarter of each image's instances, at least one (random instance, RI).
 
-    A region of a label that is not counted is an instance too. ``generator`` is one of the CPU.
+    A region of a label that is not counted is an instance too.
     """
     ids = instance.clamp(0, NUM_INSTANCE_IDS - 1).flatten(1)
-    scores = torch.rand(len(ids), NUM_INSTANCE_IDS, generator=generator).to(ids.device)
+    numbers = torch.arange(len(ids) * NUM_INSTANCE_IDS, device=ids.device).view(len(ids), -1)
+    scores = scrambled(numbers, seed)
     present = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, ids, True)
     num_kept = (present.sum(1, keepdim=True) * KEPT_SHARE).ceil().long()
-    ranked = scores.masked_fill(~present, 2.0).sort(1).values
+    ranked = scores.masked_fill(~present, MASK + 1).sort(1).values
     threshold = ranked.gather(1, num_kept - 1)
     return (scores.gather(1, ids) <= threshold).view_as(instance)
 
 
-def random_boxes(images: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+def random_boxes(images: int, height: int, width: int, seed: int, device: torch.device | str = "cpu") -> Tensor:
     """bool [N, height, width]: a box at a uniform position (random box, RB).
 
     The paper does not say how large; sides are uniform in 1/8..1/2 of the grid's.
     """
-    keep = torch.zeros(images, height, width, dtype=torch.bool)
-    for box in keep:
-        low, high = BOX_SIDES
-        rows, columns = (
-            max(1, round(side * (low + (high - low) * float(torch.rand((), generator=generator)))))
-            for side in (height, width)
-        )
-        top = int(torch.randint(height - rows + 1, (), generator=generator))
-        left = int(torch.randint(width - columns + 1, (), generator=generator))
-        box[top : top + rows, left : left + columns] = True
-    return keep
+    drawn = scrambled(torch.arange(4 * images, device=device).view(4, images, 1), seed)
+    along_rows = _random_interval(height, drawn[0], drawn[1])
+    along_columns = _random_interval(width, drawn[2], drawn[3])
+    return along_rows[:, :, None] & along_columns[:, None, :]
+
+
+def _random_interval(length: int, size: Tensor, position: Tensor) -> Tensor:
+    """bool [N, length] from integers 0..2^32 - 1, [N, 1]: one stretch of each row."""
+    low, high = BOX_SIDES
+    side = (length * (low + (high - low) * size.double() / (MASK + 1))).round().long().clamp(min=1)
+    first = position * (length - side + 1) >> 32
+    places = torch.arange(length, device=size.device)
+    return (places >= first) & (places < first + side)

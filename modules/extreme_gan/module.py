@@ -184,24 +184,22 @@ class ExtremeGAN(LightningModule):
     def scene_of(self, batch: Batch) -> Scene:
         """The batch on [-1, 1] with labels, a random mask and noise."""
         x = (batch["image"].float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
-        generator = torch.Generator().manual_seed(self._draw_seed())
+        seed = self._draw_seed()
         labels = keep = kept_pixels = None
         if self.num_labels:
             labels = scene_channels(batch["mask"], batch["instance"], self.num_labels)
             labels = labels.contiguous(memory_format=torch.channels_last)
         if self.selective:
-            keep = self._random_cells(batch["instance"], generator)
+            keep = self._random_cells(batch["instance"], seed)
             kept_pixels = pixels_of(keep, self.network.stride)
-        noise = self.network.noise(len(x), x.shape[-2], x.shape[-1], generator)
-        return Scene(x, labels, keep, kept_pixels, None if noise is None else noise.to(x.device))
+        return Scene(x, labels, keep, kept_pixels, self.network.noise(len(x), x.shape[-2], x.shape[-1], seed, x.device))
 
-    def _random_cells(self, instance: Tensor, generator: torch.Generator) -> Tensor:
+    def _random_cells(self, instance: Tensor, seed: int) -> Tensor:
         stride = self.network.stride
         if self.masks == "instances":
-            return cells_of(random_instances(instance, generator), stride)
+            return cells_of(random_instances(instance, seed), stride)
         images, height, width = instance.shape
-        boxes = random_boxes(images, height // stride, width // stride, generator)
-        return boxes[:, None].float().to(instance.device)
+        return random_boxes(images, height // stride, width // stride, seed, instance.device)[:, None].float()
 
     def _draw_seed(self) -> int:
         """A seed of its own for each batch and rank; evaluation draws the same in every epoch."""

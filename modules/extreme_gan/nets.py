@@ -201,12 +201,17 @@ class CompressionNet(ConfiguredNetwork):
         """Images [N, 3, H, W] from values [N, C, h, w], labels [N, K, H, W] and noise [N, V, H/16, W/16]."""
         raise NotImplementedError
 
-    def noise(self, images: int, height: int, width: int, generator: torch.Generator) -> Tensor | None:
-        """Gaussian v [N, V, height/16, width/16] for images of that size, on the CPU; None without the noise option."""
+    def noise(
+        self, images: int, height: int, width: int, seed: int, device: torch.device | str = "cpu"
+    ) -> Tensor | None:
+        """Gaussian v [N, V, height/16, width/16] for images of that size; None without the noise option.
+
+        Drawn on the device, whose numbers are its own: a decoder draws on the CPU, the same everywhere.
+        """
         if not self.noise_channels:
             return None
         shape = images, self.noise_channels, height // MULTIPLE, width // MULTIPLE
-        return torch.randn(shape, generator=generator)
+        return torch.randn(shape, generator=torch.Generator(device).manual_seed(seed), device=device)
 
     def forward(
         self, x: Tensor, keep: Tensor | None = None, labels: Tensor | None = None, noise: Tensor | None = None

@@ -76,6 +76,24 @@ def test_a_folder_of_images(folder: Path) -> None:
     assert (folder / "set_cache" / "train64").is_dir()
 
 
+def test_some_classes_of_a_folder(folder: Path) -> None:
+    """Each choice has a cache of its own, whatever the order of the names."""
+    for classes, part in ((["n1"], "n1"), (["n1", "n0"], "."), (["n0", "n1"], "."), (["n0"], "n0")):
+        data = ImageFolder("set", classes=classes, root=str(folder))
+        data.setup("fit")
+        assert np.array_equal(images_of(data, "train"), expected(folder / "set" / "train" / part))
+        assert np.array_equal(images_of(data, "val"), expected(folder / "set" / "val" / part))
+    assert len(list((folder / "set_cache").glob("train64-*"))) == 3
+
+
+@pytest.mark.parametrize("names", [["n0", "n7"], ["../train/n0"], [".."]])
+def test_classes_that_are_not_there(folder: Path, names: list[str]) -> None:
+    with pytest.raises(FileNotFoundError, match=r"train holds no class .*correct the names in classes"):
+        ImageFolder("set", classes=names, root=str(folder)).setup("fit")
+    with pytest.raises(ValueError, match="classes names no folder"):
+        ImageFolder("set", classes=[], root=str(folder))
+
+
 def test_its_own_test_images_sizes_and_limits(folder: Path) -> None:
     picture(50).save(folder / "set" / "test.png")
     (folder / "set" / "test").mkdir()

@@ -71,7 +71,8 @@ def thumbnails(root: Path) -> list[str]:
         for number in range(8):
             Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / f"{number}.JPEG")
     narrow = ["--model.init_args.network.init_args.width=2", "--model.init_args.adversary.init_args.width=2"]
-    return [*narrow, "--data.init_args.batch_size=4", "--trainer.max_epochs=2"]
+    data = ["--data.init_args.batch_size=4", "--data.init_args.classes=null"]
+    return [*narrow, *data, "--trainer.max_epochs=2", "--trainer.check_val_every_n_epoch=1"]
 
 
 def scenes(root: Path) -> list[str]:

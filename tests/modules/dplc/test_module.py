@@ -18,6 +18,7 @@ from train import main
 CONFIGS = Path(__file__).parents[3] / "configs" / "dplc"
 PLAIN = ["--trainer.accelerator=cpu", "--trainer.enable_model_summary=false"]
 NARROW = ["--model.init_args.network.init_args.width=2", f"--model.init_args.network.init_args.latent={LATENT}"]
+TINY = ["--data.init_args.classes=null", "--trainer.check_val_every_n_epoch=1"]
 CRITIC = "--model.init_args.adversary.init_args"
 
 
@@ -165,12 +166,13 @@ def fit(name: str, *options: str) -> None:
 
 def test_the_small_experiment(images: Path) -> None:
     """Stage 1 through the command line, stage 2 on its checkpoint, a test of both, and their pictures."""
-    fit("tiny_wasserstein", "--trainer.max_epochs=2", f"{CRITIC}.width=2", "--run.dir=one")
-    where = ["--config", str(CONFIGS / "tiny_wasserstein.yaml"), *PLAIN, *NARROW, f"{CRITIC}.width=2", "--run.dir=one"]
+    fit("tiny_wasserstein", *TINY, "--trainer.max_epochs=2", f"{CRITIC}.width=2", "--run.dir=one")
+    narrow = [*PLAIN, *NARROW, "--data.init_args.classes=null"]
+    where = ["--config", str(CONFIGS / "tiny_wasserstein.yaml"), *narrow, f"{CRITIC}.width=2", "--run.dir=one"]
     main(["test", *where, "--ckpt_path=last"])
     weights = "--model.init_args.generator_weights=one/000/checkpoints/last.ckpt"
-    fit("tiny_code", "--trainer.max_epochs=1", weights, "--run.dir=two")
-    where = ["--config", str(CONFIGS / "tiny_code.yaml"), *PLAIN, *NARROW, "--run.dir=two"]
+    fit("tiny_code", *TINY, "--trainer.max_epochs=1", weights, "--run.dir=two")
+    where = ["--config", str(CONFIGS / "tiny_code.yaml"), *narrow, "--run.dir=two"]
     main(["test", *where, "--ckpt_path=last", "--model.init_args.variance_draws=3"])
     for run in ("one", "two"):
         folder = Path(run, "000")

@@ -13,6 +13,7 @@ from modules.extreme_gan.masks import (
     random_boxes,
     random_instances,
     scene_channels,
+    scrambled,
 )
 from modules.extreme_gan.nets import Judgement
 
@@ -105,23 +106,43 @@ def test_cells_and_pixels() -> None:
     assert back.shape == (1, 1, 16, 24) and back.sum() == 128 and back[0, 0, 0:8, 8:16].all()
 
 
+def hashed(number: int, seed: int) -> int:
+    x = number ^ seed * 2654435761 % 2**32
+    for multiplier in (2146121005, 2221713035):
+        x = (x ^ x // 65536) * multiplier % 2**32
+    return x ^ x // 32768
+
+
+def test_numbers_are_scrambled_in_exact_integers() -> None:
+    """Against Python's own integers; and what comes out is spread evenly, other for other seeds."""
+    numbers = torch.tensor([0, 1, 2, 65535, 65536, 2**31, 2**32 - 1])
+    for seed in (0, 1, 2**32 - 1):
+        assert scrambled(numbers, seed).tolist() == [hashed(number, seed) for number in numbers.tolist()]
+    drawn = [scrambled(torch.arange(1 << 16), seed).double() / 2**32 for seed in (3, 4)]
+    for values in drawn:
+        assert 0 <= values.min() and values.max() < 1
+        assert torch.histc(values, 16, 0, 1).sub(4096).abs().max() < 300
+    assert abs(torch.corrcoef(torch.stack(drawn))[0, 1]) < 0.02
+    assert abs(torch.corrcoef(torch.stack([drawn[0][1:], drawn[0][:-1]]))[0, 1]) < 0.02
+
+
 def test_a_quarter_of_the_instances_is_kept() -> None:
     instance = torch.arange(10).repeat_interleave(4).view(1, 4, 10).repeat(3, 1, 1)
     instance[1] %= 2
     instance[2] = 65535
     shares = torch.zeros(10)
     for seed in range(200):
-        keep = random_instances(instance, torch.Generator().manual_seed(seed))
+        keep = random_instances(instance, seed)
         kept = [set(instance[n][keep[n]].tolist()) for n in range(3)]
         assert [len(ids) for ids in kept] == [3, 1, 1]  # a quarter, rounded up
         assert all(not (set(instance[n][~keep[n]].tolist()) & kept[n]) for n in range(3))
         shares[list(kept[0])] += 1 / 200
     assert (shares - 0.3).abs().max() < 0.12
-    assert torch.equal(keep, random_instances(instance, torch.Generator().manual_seed(seed)))
+    assert torch.equal(keep, random_instances(instance, seed))
 
 
 def test_boxes_have_the_sides_of_the_law() -> None:
-    keep = random_boxes(400, 32, 64, torch.Generator().manual_seed(0))
+    keep = random_boxes(400, 32, 64, 0)
     sizes, corners = [], []
     for box in keep.numpy():
         rows, columns = np.flatnonzero(box.any(1)), np.flatnonzero(box.any(0))
@@ -131,4 +152,7 @@ def test_boxes_have_the_sides_of_the_law() -> None:
     low, high = np.min(sizes, 0), np.max(sizes, 0)
     assert low.tolist() == [4, 8] and high.tolist() == [16, 32]
     assert np.min(corners, 0)[[0, 2]].tolist() == [0, 0] and np.max(corners, 0)[[1, 3]].tolist() == [31, 63]
-    assert random_boxes(1, 2, 2, torch.Generator().manual_seed(0)).sum() >= 1
+    assert np.abs(np.mean(sizes, 0) - [10, 20]).max() < 1  # uniform
+    assert np.abs(np.mean(corners, 0) - [11, 20.5, 22, 41.5]).max() < 2
+    assert random_boxes(1, 2, 2, 0).sum() >= 1
+    assert torch.equal(keep, random_boxes(400, 32, 64, 0)) and not torch.equal(keep, random_boxes(400, 32, 64, 1))

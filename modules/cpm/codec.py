@@ -93,7 +93,9 @@ class Codec:
         payload = container.tiles[0].payload
         shape = self.network.channels, -(-container.height // STRIDE), -(-container.width // STRIDE)
         if int(np.prod(shape)) * least_bits(len(self.context.centers)) > 8 * len(payload) + STATE_BITS:
-            raise CorruptFileError(f"{len(payload)} bytes cannot describe {container.width} x {container.height} pixels")
+            raise CorruptFileError(
+                f"{len(payload)} bytes cannot describe {container.width} x {container.height} pixels"
+            )
         try:
             symbols = decode(payload, shape, self.context)
         except CorruptStreamError as error:
@@ -157,7 +159,7 @@ def least_bits(num_symbols: int) -> float:
 def in_strips(
     function: Callable[[Tensor], Tensor], x: Tensor, multiple: int, margin: int, scale: float, limit: int
 ) -> Tensor:
-    """``function`` of x [N, C, H, W], in strips of rows if H * W is above ``limit``; what it returns has H * scale rows.
+    """``function`` of x [N, C, H, W], which returns H * scale rows; in strips of rows if H * W is above ``limit``.
 
     Args:
         multiple: of rows that a strip begins and ends at.

@@ -45,7 +45,8 @@ class CPM(LightningModule):
     """Minimise distortion_weight (1 - MS-SSIM) + rate_weight max(bits a symbol - target_bits, 0) + weight decay.
 
     Logged: ``train/distortion`` (1 - MS-SSIM), ``train/bits_per_symbol``, ``train/hinge``; for ``val/`` and ``test/``
-    ``bpp``, ``bits_per_symbol`` (estimates; bpp = bits a symbol * K / 64), ``ms_ssim``, ``ms_ssim_db``, ``psnr_db``.
+    ``bpp``, ``bits_per_symbol`` (estimates; bpp = bits a symbol * K / 64), ``ms_ssim``, ``ms_ssim_db``, ``psnr_db``;
+    ``val/loss`` is the objective without weight decay.
     ``test`` writes files of whole images and decodes them: ``test/file_bpp``, ``test/payload_bpp`` without the header;
     its estimate is that of the exact context model.
 
@@ -85,7 +86,9 @@ class CPM(LightningModule):
     ) -> None:
         super().__init__()
         if counted not in ("average", "masked") or context_learns not in ("always", "hinge"):
-            raise ValueError(f"counted is average or masked, context_learns always or hinge: {counted}, {context_learns}")
+            raise ValueError(
+                f"counted is average or masked, context_learns always or hinge: {counted}, {context_learns}"
+            )
         numbers = (context_lr, target_bits, distortion_weight, rate_weight, kernel_decay, center_decay)
         if min(numbers) < 0:
             raise ValueError(f"rates and weights must not be negative: {numbers}")
@@ -104,6 +107,7 @@ class CPM(LightningModule):
             )
         )
         self.val_images, self.test_images = image_metrics("val/"), image_metrics("test/")
+        self.val_loss = Mean()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         x = batch["image"].float().contiguous(memory_format=torch.channels_last)
@@ -127,8 +131,12 @@ class CPM(LightningModule):
         self.val_rate["bpp"].update(bits.sum((1, 2, 3)) / pixels)
         self.val_rate["bits_per_symbol"].update(bits.mean((1, 2, 3)))
         update_images(self.val_images, image, x_hat)
+        hinge = rate_hinge(bits, code.mask, self.target_bits, self.counted)
+        distortion = 1 - ms_ssim(image, x_hat.clamp(0, 255)).mean()
+        self.val_loss.update(self.distortion_weight * distortion + self.rate_weight * hinge, weight=len(image))
         self.log_dict(self.val_rate, prog_bar=True)
         self.log_dict(self.val_images)
+        self.log("val/loss", self.val_loss)
 
     def on_test_start(self) -> None:
         self.test_codec = self.codec()

@@ -121,11 +121,12 @@ class CPMNet(ConfiguredNetwork):
         width, groups, units: of the auto-encoder, see ``GroupedBody``.
         num_centers: L.
         features, relu_logits: of the context model.
+        centers: how the centres begin, ``random`` in -2..2 (the authors' code) or ``even``ly spaced there.
         importance_map: ``soft`` multiplies by the mask as it is (the authors' code), ``ceil`` rounds it up (the
             paper), ``none`` codes all channels everywhere.
 
     Raises:
-        ValueError: for sizes below 1, fewer than two centres or more than 256, or an unknown map.
+        ValueError: for sizes below 1, fewer than two centres or more than 256, an unknown map or beginning.
     """
 
     def __init__(
@@ -136,6 +137,7 @@ class CPMNet(ConfiguredNetwork):
         units: int = 3,
         num_centers: int = 6,
         features: int = 24,
+        centers: Literal["random", "even"] = "random",
         importance_map: ImportanceMap = "soft",
         relu_logits: bool = False,
     ) -> None:
@@ -145,12 +147,17 @@ class CPMNet(ConfiguredNetwork):
             raise ValueError(f"sizes must be at least 1 and width 2: {sizes}")
         if not 2 <= num_centers <= 256 or importance_map not in ("soft", "ceil", "none"):
             raise ValueError(f"2..256 centres and map soft, ceil or none, not {num_centers} and {importance_map!r}")
+        if centers not in ("random", "even"):
+            raise ValueError(f"centers begin random or even, not {centers!r}")
         body = partial(GroupedBody, groups=groups, units=units)
         self.channels, self.importance_map = channels, importance_map
         self.reach = reach(2 * (groups * units + 1))
         self.encoder = Encoder(channels + (importance_map != "none"), width, body)
         self.decoder = Decoder(channels, width, body)
         self.quantizer = LearnedQuantizer(num_centers)
+        if centers == "even":
+            with torch.no_grad():
+                self.quantizer.levels.copy_(torch.linspace(-2, 2, num_centers))
         self.context = ContextModel(num_centers, features, relu_logits)
         for part in (self.encoder, self.decoder):
             for module in part.modules():

@@ -151,7 +151,8 @@ def test_streams_of_another_length_or_shape_are_refused():
 
 def test_weights_and_centres_that_cannot_be_exact_are_refused():
     for name, value, message in (
-        ("second.weight", 1e3, "second layer"), ("last.bias", float("nan"), "last layer"), ("first.weight", 1e6, "first"),
+        ("second.weight", 1e3, "second layer"), ("last.bias", float("nan"), "last layer"),
+        ("first.weight", 1e6, "first"),
     ):  # fmt: skip
         net = network()
         with torch.no_grad():

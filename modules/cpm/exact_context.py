@@ -45,16 +45,21 @@ class ExactContext(NamedTuple):
         centers = rounded(network.quantizer.levels.detach().cpu().double() * 2.0**CENTER_BITS)
         if not bool((centers.abs() <= LARGEST).all()):
             raise InexactWeightsError(f"centres must be numbers of at most {LARGEST >> CENTER_BITS}")
+        inside = [
+            integer_layer(
+                f"the context model's {name} layer",
+                getattr(context, name).masked_weight(),
+                getattr(context, name).bias,
+                ACTIVATION_BITS,
+                LARGEST,
+                skip=LARGEST if name == "third" else 0.0,
+            )
+            for name in ("second", "third", "last")
+        ]
         largest = float(centers.abs().max())
-        layers = []
-        for name in ("first", "second", "third", "last"):
-            layer = getattr(context, name)
-            bits = CENTER_BITS if name == "first" else ACTIVATION_BITS
-            skip = LARGEST if name == "third" else 0.0
-            weight = layer.masked_weight()
-            layers.append(integer_layer(f"the context model's {name} layer", weight, layer.bias, bits, largest, skip))
-            largest = float(LARGEST)
-        return cls(centers.float(), *layers, context.relu_logits)
+        weight, bias = context.first.masked_weight(), context.first.bias
+        first = integer_layer("the context model's first layer", weight, bias, CENTER_BITS, largest)
+        return cls(centers.float(), first, *inside, relu_logits=context.relu_logits)  # type: ignore[misc]
 
 
 def scaled(sums: Tensor, bits: int, low: float, high: float) -> Tensor:

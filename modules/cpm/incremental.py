@@ -168,5 +168,5 @@ def decode(stream: bytes, shape: tuple[int, int, int], context: ExactContext) ->
         if position > len(words):
             break
         planes = [values, *sums[:3]]
-    check_exhausted(state, position, words)
+    check_exhausted(int(state), position, words)
     return symbols

@@ -11,8 +11,9 @@ from torchmetrics import MetricCollection
 from modules.components.coding.checked_file import file_of
 from modules.components.coding.container import unpack
 from modules.components.mean import Mean
+from modules.components.ms_ssim import decibels, ms_ssim
 from modules.cpm.codec import Codec
-from modules.cpm.losses import Counted, decibels, ms_ssim, rate_hinge, symbol_bits, weight_decay
+from modules.cpm.losses import Counted, rate_hinge, symbol_bits, weight_decay
 from modules.cpm.nets import CPMNet
 
 Batch = dict[str, Any]

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 
 import codec as codec_program
 from modules.components.coding.container import unpack
-from modules.cpm.losses import decibels, ms_ssim, rate_hinge, symbol_bits, weight_decay
+from modules.components.ms_ssim import decibels, ms_ssim
+from modules.cpm.losses import rate_hinge, symbol_bits, weight_decay
 from modules.cpm.module import CPM, Decibels
 from modules.cpm.nets import CPMNet
 from tests.modules.cpm.small import SMALL, picture, picture_batch
@@ -241,6 +242,8 @@ def test_a_checkpoint_of_the_small_experiment_is_a_codec(photos: Path):
     assert {"val/bpp", "val/bits_per_symbol", "val/ms_ssim", "val/ms_ssim_db", "val/psnr_db", "val/loss"} <= set(
         metrics
     )
+    assert (folder / "report" / "rate_distortion.png").is_file()
+    assert len(list((folder / "report").glob("*.cpm"))) == 3
     for group, peak in ((1, 0.0015), (2, 0.002)):
         rates = logged(folder, f"lr-Adam/pg{group}")
         assert len(set(rates)) == 4 and max(rates) <= peak * 1.0001

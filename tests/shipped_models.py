@@ -28,6 +28,7 @@ TINY: dict[str, dict[str, Any]] = {
     "modules.strassen.nets.SPNVGG7": {"width": 4},
     "modules.strassen.starts.BilinearStarts": {"starts": 2, "n": 2, "m": 2, "p": 2},
     "modules.pixel_mlp.nets.PixelMLP": {"hidden": 4},
+    "modules.cpm.nets.CPMNet": {"channels": 4, "width": 4, "groups": 1, "units": 1, "features": 4},
     "modules.extreme_gan.nets.GCNet": {"width": 2, "num_blocks": 1},
     "modules.extreme_gan.nets.SCNet": {"width": 2, "num_blocks": 1},
     "modules.extreme_gan.nets.MultiscaleDiscriminator": {"width": 4, "num_scales": 2},

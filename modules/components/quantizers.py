@@ -68,8 +68,7 @@ class LearnedQuantizer(SoftHardQuantizer):
         super().__init__(num_levels, low, high, sigma)
 
     def _set_levels(self, levels: Tensor) -> None:
-        low, high = float(levels[0]), float(levels[-1])
-        self.levels = nn.Parameter(torch.empty_like(levels).uniform_(low, high))
+        self.levels = nn.Parameter(levels[0] + (levels[-1] - levels[0]) * torch.rand_like(levels))
 
     def symbols(self, x: Tensor) -> Tensor:
         """Index of the nearest level; a tie goes to the lower level, whatever their order."""

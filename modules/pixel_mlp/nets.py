@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modules.components.configured import ConfiguredNetwork
+from modules.components.exact import check_sums, rounded
 from modules.pixel_mlp.context import COMPRESSED, LIMIT, LOG_ACTIVITY, NUM_DIFFERENCES, SCALE_STEPS, Context, looked_up
 
 INPUT_BITS = 5
@@ -37,11 +38,6 @@ MEAN_STEPS = 256
 """Means are multiples of 1/256 of a grey level."""
 OFFSET_STEPS = 64
 MIN_LOG_SCALE, MAX_LOG_SCALE = -3.5, 6.0
-EXACT_LIMIT = 2**24
-
-
-class InexactWeightsError(ValueError):
-    """Weights whose sums could leave the whole numbers that float32 holds."""
 
 
 class Mixture(NamedTuple):
@@ -50,11 +46,6 @@ class Mixture(NamedTuple):
     logits: Tensor
     means: Tensor
     log_scales: Tensor
-
-
-def rounded(x: Tensor) -> Tensor:
-    """The nearest whole number, halves upwards."""
-    return torch.floor(x + 0.5)
 
 
 class ChannelPredictor(nn.Module):
@@ -148,9 +139,7 @@ class ChannelPredictor(nn.Module):
             worst = weight.detach().double().abs().sum(1) * largest + bias.detach().double().abs()
             sums.append((f"layer {number}", float(worst.max())))
             largest = float(MAX_ACTIVATION)
-        for name, size in sums:
-            if not size < EXACT_LIMIT:  # NaN is refused, too
-                raise InexactWeightsError(f"{name} can sum up to {size:.0f}; exact are whole numbers below 2^24")
+        check_sums(sums)
 
 
 class PixelMLP(ConfiguredNetwork):

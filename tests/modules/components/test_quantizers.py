@@ -80,6 +80,8 @@ def test_learned_levels_start_at_random_between_their_ends_and_are_saved():
     assert levels.min() >= -1 and levels.max() <= 3 and levels.mean() == pytest.approx(1.0, abs=0.1)
     assert not torch.equal(levels, levels.sort().values)
     assert list(LearnedQuantizer(6).state_dict()) == ["levels"]
+    with torch.device("meta"):  # as a checkpoint's network is built first
+        assert LearnedQuantizer(6).levels.shape == (6,)
 
 
 def test_assignments_are_softmax_weights():

@@ -5,9 +5,10 @@ import pytest
 import torch
 from scipy.stats import logistic
 
+from modules.components.exact import InexactWeightsError
 from modules.pixel_mlp.context import COMPRESSED, LIMIT, LOG_ACTIVITY, contexts, pad
 from modules.pixel_mlp.losses import mixture_bits
-from modules.pixel_mlp.nets import InexactWeightsError, Mixture, PixelMLP
+from modules.pixel_mlp.nets import Mixture, PixelMLP
 
 
 def network(seed: int = 0, hidden: int = 24, layers: int = 2) -> PixelMLP:

@@ -1,4 +1,4 @@
-"""Ternary matrix times vector on packed bytes against torch at batch 1: float32, bf16 and int8 on the same layer.
+"""Ternary matrix times vector on packed words against torch at batch 1: float32, bf16 and int8 on the same layer.
 
     python benchmarks/strassen_inference.py [--quick]
 

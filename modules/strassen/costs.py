@@ -28,11 +28,12 @@ def number(text: str) -> Any:
 
 
 def network_of(name: str, options: list[str]) -> nn.Module:
-    """Raises a ValueError for an unknown network or option."""
+    """On the device ``meta``, where it has sizes and no numbers. Raises a ValueError for an unknown one or option."""
     if Path(name).is_file():
-        return trained_network(Path(name))[0]
+        return trained_network(Path(name))[0].to("meta")
     pairs = [option.partition("=") for option in options]
-    return build({"class_path": PREFIX + name, "init_args": {key: number(value) for key, _, value in pairs}})
+    with torch.device("meta"):
+        return build({"class_path": PREFIX + name, "init_args": {key: number(value) for key, _, value in pairs}})
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given.size < 1:
             raise ValueError(f"--size must be at least 1, got {given.size}")
-        costs = count(network_of(given.network, given.options), torch.zeros(1, 3, given.size, given.size))
+        image = torch.zeros(1, 3, given.size, given.size, device="meta")
+        costs = count(network_of(given.network, given.options), image)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

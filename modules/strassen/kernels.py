@@ -85,7 +85,7 @@ def add_signed(words, x, y):  # type: ignore[no-untyped-def]
 
 
 class PackedProduct:
-    """``Collapsed.product`` on packed bytes for few columns; many go through an ordinary product.
+    """``Collapsed.product`` on packed words for few columns; many go through an ordinary product.
 
     Matrices are packed when they are first seen; they must not change afterwards.
     """
@@ -105,7 +105,7 @@ class PackedProduct:
 
 
 def use_packed_kernels(model: nn.Module) -> nn.Module:
-    """Let all collapsed layers of ``model`` compute on packed bytes; returns it."""
+    """Let all collapsed layers of ``model`` compute on packed words; returns it."""
     product = PackedProduct()
     for layer in model.modules():
         if isinstance(layer, Collapsed):

@@ -90,10 +90,10 @@ def test_mistakes_with_a_teacher_are_told(tmp_path: Path) -> None:
 
 def test_a_training_step_of_resnet18_on_images_of_64_pixels() -> None:
     torch.manual_seed(0)
-    module = StrassenClassifier(SPNResNet18(200, ratio=2.0, patch=2), optimizer=partial(torch.optim.SGD, lr=0.05))
+    module = StrassenClassifier(SPNResNet18(200, ratio=2.0), optimizer=partial(torch.optim.SGD, lr=0.05))
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign,assignment]
-    data = {"image": torch.randint(256, (4, 3, 64, 64), dtype=torch.uint8), "label": torch.tensor([0, 199, 7, 7])}
-    optimizer, losses = module.configure_optimizers(), []
+    data = {"image": torch.randint(256, (2, 3, 64, 64), dtype=torch.uint8), "label": torch.tensor([0, 199])}
+    optimizer = module.configure_optimizers()
     for stage in ("full", "quantized", "frozen"):
         module.network.stage = stage
         loss = module.training_step(data, 0)
@@ -104,8 +104,7 @@ def test_a_training_step_of_resnet18_on_images_of_64_pixels() -> None:
         changed = {name for name, value in module.network.named_parameters() if not torch.equal(value, before[name])}
         assert "network.network.fc.weight" in changed and "network.network.layer1.0.conv1.inner.scale" in changed
         assert ("network.network.layer4.1.conv2.first" in changed) == (stage != "frozen")
-        losses.append(float(loss))
-    assert losses[0] > losses[-1] > 0
+        assert loss.isfinite()
 
 
 @pytest.fixture
@@ -181,14 +180,7 @@ def test_two_processes(data: Path) -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [
-        "imagenet_resnet18",
-        "tiny_imagenet_resnet18",
-        "tiny_imagenet_small",
-        "tiny_imagenet_small_full",
-        "cifar10_vgg7",
-        "cifar10_resnet20",
-    ],
+    ["imagenet_resnet18", "tiny_imagenet_resnet18", "tiny_imagenet_small", "cifar10_vgg7", "cifar10_resnet20"],
 )
 def test_configs_of_full_size_are_read(config: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:

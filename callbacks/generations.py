@@ -19,7 +19,8 @@ from callbacks.reports.generation_scores import (
     save_scores,
 )
 from modules.components.frozen import Frozen
-from modules.components.students import BornAgain, Weights, born_again, load_student, on_cpu, start_anew
+from modules.components.students import BornAgain, Weights, born_again, on_cpu, start_anew
+from modules.components.teachers import load_teacher
 
 
 class Kept(NamedTuple):
@@ -266,7 +267,9 @@ class Generations(Callback):
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule, split: str) -> None:
         student, found = born_again(pl_module).student, self.files.found()
-        networks = {g: load_student(Frozen(student), self.files.path(g)).to(pl_module.device) for g in found}
+        networks = {g: Frozen(student).to(pl_module.device) for g in found}
+        for g, network in networks.items():
+            load_teacher(network, self.files.path(g), "student")
         ensembles = complete(self.ensembles or papers_ensembles(max(found, default=0)), found)
         scores = evaluate_generations(trainer, pl_module, split, networks, ensembles)
         if not scores or not trainer.is_global_zero:

@@ -45,7 +45,7 @@ class ExactContext(NamedTuple):
         centers = rounded(network.quantizer.levels.detach().cpu().double() * 2.0**CENTER_BITS)
         if not bool((centers.abs() <= LARGEST).all()):
             raise InexactWeightsError(f"centres must be numbers of at most {LARGEST >> CENTER_BITS}")
-        inside = [
+        second, third, last = (
             integer_layer(
                 f"the context model's {name} layer",
                 getattr(context, name).masked_weight(),
@@ -55,11 +55,11 @@ class ExactContext(NamedTuple):
                 skip=LARGEST if name == "third" else 0.0,
             )
             for name in ("second", "third", "last")
-        ]
+        )
         largest = float(centers.abs().max())
         weight, bias = context.first.masked_weight(), context.first.bias
         first = integer_layer("the context model's first layer", weight, bias, CENTER_BITS, largest)
-        return cls(centers.float(), first, *inside, relu_logits=context.relu_logits)  # type: ignore[misc]
+        return cls(centers.float(), first, second, third, last, context.relu_logits)
 
 
 def scaled(sums: Tensor, bits: int, low: float, high: float) -> Tensor:

@@ -120,7 +120,7 @@ def test_numbers_are_scrambled_in_exact_integers() -> None:
         assert scrambled(numbers, seed).tolist() == [hashed(number, seed) for number in numbers.tolist()]
     drawn = [scrambled(torch.arange(1 << 16), seed).double() / 2**32 for seed in (3, 4)]
     for values in drawn:
-        assert 0 <= values.min() and values.max() < 1
+        assert values.min() >= 0 and values.max() < 1
         assert torch.histc(values, 16, 0, 1).sub(4096).abs().max() < 300
     assert abs(torch.corrcoef(torch.stack(drawn))[0, 1]) < 0.02
     assert abs(torch.corrcoef(torch.stack([drawn[0][1:], drawn[0][:-1]]))[0, 1]) < 0.02

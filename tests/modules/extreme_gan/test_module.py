@@ -144,13 +144,19 @@ def test_two_processes_take_the_step_of_two_accumulated_batches(root: Path, tmp_
     class Save(Callback):
         def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
             unused = all(p.grad is None or not p.grad.any() for p in pl_module.parameters())
-            torch.save((weights(pl_module), unused), tmp_path / f"{trainer.world_size}-{trainer.global_rank}.pt")
+            found = weights(pl_module), unused, pl_module.seen
+            torch.save(found, tmp_path / f"{trainer.world_size}-{trainer.global_rank}.pt")
+
+    def watched(**options: Any) -> Watched:
+        torch.manual_seed(0)
+        return Watched(SCNet(2, 34, 4, 1), MultiscaleDiscriminator(34, 2, 4), vgg_weight=0.0, **options).watch()
 
     ddp = {"devices": 2, "strategy": "ddp_fork_find_unused_parameters_true"}
-    fit(module(), root, [Save()], max_epochs=2, use_distributed_sampler=False, **ddp)
-    fit(module(accumulate=2), root, [Save()], max_epochs=2)
+    fit(watched(), root, [Save()], max_epochs=2, use_distributed_sampler=False, **ddp)
+    fit(watched(accumulate=2), root, [Save()], max_epochs=2)
     one, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("1-0", "2-0", "2-1"))
     assert torch.equal(first[0], second[0]) and one[1] and first[1] and second[1]
+    assert first[2] == second[2] == [(0, True, False), (1, False, True)] * 4  # index, network, discriminator
     assert torch.allclose(first[0], one[0], atol=2e-5)
     assert not torch.allclose(first[0], weights(module()), atol=2e-4)
 

@@ -287,6 +287,8 @@ def test_bf16_keeps_losses_and_code_in_float32(root: Path) -> None:
 NARROW = [
     "--model.init_args.network.init_args.width=2",
     "--model.init_args.network.init_args.num_blocks=1",
+    "--model.init_args.features.init_args.width=2",
+    "--model.init_args.patch=16",
     "--trainer.accelerator=cpu",
     "--trainer.precision=32-true",
     "--trainer.enable_model_summary=false",

@@ -13,11 +13,11 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from modules.components.checkpoint_file import CheckpointError, read_checkpoint
+from modules.components.features import Features
 from modules.components.gathering import of_all_ranks
 from modules.components.mean import Mean
 from modules.dplc.adversary import Adversary
 from modules.dplc.evaluation import Evaluation, pixel_variance
-from modules.dplc.features import Features
 from modules.dplc.losses import mmd, rate_weight, rmse, scaled, to_bytes
 from modules.dplc.module import STATISTICS_BATCHES
 from modules.dplc.nets import GRID, SIZE, Coded, CompressionNet, Generator

@@ -59,7 +59,10 @@ def with_ratios(table: dict[str, list[Row]]) -> dict[str, list[Row]]:
 
 
 def draw_curves(table: dict[str, list[Row]], path: Path) -> None:
-    """A panel for each measure, with its interval where there is one."""
+    """A panel for each measure, with its interval where there is one.
+
+    The interval of a distance may lie below it: few samples make a distance too large, which the interval allows for.
+    """
     names = {name for rows in table.values() for row in rows for name in row}
     distances = sorted(n for n in names if n.startswith(("frechet", "fid")) and not n.endswith(("_low", "_high")))
     panels = ["mse", *distances, "pixel_variance"]
@@ -67,12 +70,10 @@ def draw_curves(table: dict[str, list[Row]], path: Path) -> None:
     for axes, measure in zip(row[0], panels, strict=True):
         for decoder, rows in table.items():
             points = [r for r in rows if measure in r]
-            rates, values = [r["bpp"] for r in points], np.array([r[measure] for r in points])
-            ends = np.array(
-                [[r.get(f"{measure}_low", r[measure]), r.get(f"{measure}_high", r[measure])] for r in points]
-            )
-            errors = np.abs(ends.T - values) if points else None
-            axes.errorbar(rates, values, errors, marker="o", capsize=3, label=decoder)
+            (line,) = axes.plot(*([r[name] for r in points] for name in ("bpp", measure)), marker="o", label=decoder)
+            between = [r for r in points if f"{measure}_low" in r]
+            ends = ([r[name] for r in between] for name in ("bpp", f"{measure}_low", f"{measure}_high"))
+            axes.vlines(*ends, colors=line.get_color(), linewidth=4, alpha=0.4)
         axes.set(xlabel="bits per pixel", title=measure)
         axes.set_xscale("symlog", linthresh=1 / 128)
         axes.set_ylim(bottom=0)

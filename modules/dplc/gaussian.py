@@ -11,10 +11,14 @@ quantiser whose X~ varies most. Without bits the error is 2, of two independent 
 A finite lambda buys a little distortion with a little distance. Where the reconstructions may be at distance P from
 N(0, 1), the least error is D + (max(0, W - P))^2, with D of the quantiser and W the distance of its X~, here sqrt(D)
 (Freirich, Michaeli, Meir, A theory of the distortion-perception tradeoff in Wasserstein space, NeurIPS 2021).
+
+From random weights b bits find at most b + 1 cells of the 2^b: each bit learns one threshold, and the straight-through
+gradient does not fold it. So the encoder starts from the cells of the best quantiser, numbered by a Gray code, learns
+slowly, and lambda is raised from 0: the map first learns where the cells are. ``--start random`` leaves both out.
 """
 
 import argparse
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +27,12 @@ from torch import Tensor, nn
 
 from modules.components.quantizers import SoftHardQuantizer
 from modules.dplc.losses import mmd, rmse
+
+Start = Literal["gray", "random"]
+RATE = 5e-3
+"""Of the optimizer."""
+ENCODER_SHARE = 1 / 250
+"""Faster, the straight-through gradient merges cells again."""
 
 
 class Outcome(NamedTuple):
@@ -33,21 +43,29 @@ class Outcome(NamedTuple):
     """Of the reconstructions."""
     conditional_variance: float
     """Of the reconstructions of one code, mean over X."""
+    cells: int
+    """Codes that occur, each for one X of a thousand at least."""
 
 
-def lloyd_max(levels: int, iterations: int = 400) -> float:
-    """Least squared error of a quantiser of N(0, 1) with so many levels."""
+class Quantizer(NamedTuple):
+    edges: np.ndarray
+    """Between the cells, ascending."""
+    error: float
+
+
+def lloyd_max(levels: int, iterations: int = 400) -> Quantizer:
+    """The quantiser of N(0, 1) with so many levels and the least squared error."""
     centres = norm.ppf((np.arange(levels) + 0.5) / levels)
     for _ in range(iterations):
         edges = np.concatenate([[-np.inf], (centres[1:] + centres[:-1]) / 2, [np.inf]])
         mass = np.diff(norm.cdf(edges))
         centres = -np.diff(norm.pdf(edges)) / mass
-    return float(1 - (mass * centres**2).sum())
+    return Quantizer(edges[1:-1], float(1 - (mass * centres**2).sum()))
 
 
-def best_error(bits: int, distance: float = 0.0) -> float:
-    """Least squared error of b bits where the reconstructions are so far from N(0, 1)."""
-    least = lloyd_max(2**bits)
+def best_error(levels: int, distance: float = 0.0) -> float:
+    """Least squared error of so many codes where the reconstructions are so far from N(0, 1)."""
+    least = lloyd_max(levels).error
     return least + max(0.0, least**0.5 - distance) ** 2
 
 
@@ -70,17 +88,48 @@ class GaussianCodec(nn.Module):
         return self.map(torch.cat([self.quantizer(self.encoder(x)).values, noise], 1))
 
 
-def train(bits: int, steps: int, mmd_weight: float = 10.0, batch: int = 256, seed: int = 0) -> GaussianCodec:
-    """The objective of stage 2, rmse + lambda MMD, with Adam and a rate that falls to zero."""
+def gray_start(codec: GaussianCodec, bits: int, steps: int = 200) -> None:
+    """Fit the encoder's outputs to -1 and 1 for the bits of the best cells; neighbours differ in one bit."""
+    assert codec.encoder is not None
+    edges = torch.from_numpy(lloyd_max(2**bits).edges).float()
+    optimizer = torch.optim.Adam(codec.encoder.parameters(), 1e-2)
+    for _ in range(steps):
+        x = torch.randn(256, 1)
+        cell = torch.bucketize(x, edges)
+        wanted = ((cell ^ (cell >> 1)) >> torch.arange(bits)) & 1
+        optimizer.zero_grad()
+        (codec.encoder(x) - (2.0 * wanted - 1)).square().mean().backward()
+        optimizer.step()
+
+
+def train(
+    bits: int, steps: int, mmd_weight: float = 10.0, start: Start = "gray", batch: int = 128, seed: int = 0
+) -> GaussianCodec:
+    """The objective of stage 2, rmse + lambda MMD, with Adam and rates that fall to zero.
+
+    Args:
+        bits: b.
+        steps: of the optimizer.
+        mmd_weight: lambda; with the start ``gray`` it is 0 for a fifth of the steps and whole from the middle on.
+        start: of the encoder, which learns at 1/250 of the map's rate from ``gray``, and at the same from ``random``.
+        batch, seed: as always.
+    """
+    is_split = start == "gray" and bits > 0
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         codec = GaussianCodec(bits)
-        optimizer = torch.optim.Adam(codec.parameters(), 1e-2)
+        if is_split:
+            gray_start(codec, bits)
+        rate = ENCODER_SHARE * RATE if is_split else RATE
+        parts = [{"params": codec.map.parameters()}]
+        parts += [{"params": codec.encoder.parameters(), "lr": rate}] if codec.encoder is not None else []
+        optimizer = torch.optim.Adam(parts, RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for _ in range(steps):
+        for step in range(steps):
             x = torch.randn(batch, 1)
             x_hat = codec(x)
-            loss = rmse(x_hat, x) + mmd_weight * mmd(x_hat, torch.randn(batch, 1))
+            raised = min(max((step / steps - 0.2) / 0.3, 0.0), 1.0) if is_split else 1.0
+            loss = rmse(x_hat, x) + mmd_weight * raised * mmd(x_hat, torch.randn(batch, 1))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -94,24 +143,30 @@ def measure(codec: GaussianCodec, count: int = 200_000, seed: int = 1) -> Outcom
         torch.manual_seed(seed)
         x = torch.randn(count, 1)
         once, again = codec(x), codec(x)
+        cells = 1
+        if codec.encoder is not None:
+            symbols = codec.quantizer(codec.encoder(x)).symbols
+            cells = int((symbols.unique(dim=0, return_counts=True)[1] >= count / 1000).sum())
     wanted = torch.from_numpy(norm.ppf((np.arange(count) + 0.5) / count)).float()
     distance = (once[:, 0].sort().values - wanted).square().mean().sqrt()
     conditional = (once - again).square().mean() / 2
-    return Outcome(float((once - x).square().mean()), float(distance), float(once.var()), float(conditional))
+    return Outcome(float((once - x).square().mean()), float(distance), float(once.var()), float(conditional), cells)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="DPLC of a Gaussian number against the least possible error.")
     parser.add_argument("--bits", type=int, nargs="+", default=[0, 1, 2, 3])
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--mmd-weight", type=float, default=10.0)
+    parser.add_argument("--start", choices=["gray", "random"], default="gray")
     arguments = parser.parse_args()
-    print("bits   error  distance  least there  least at 0  quantiser  conditional variance")
+    print("bits  cells   error  distance  least there  least at 0  quantiser  conditional variance")
     for bits in arguments.bits:
-        out = measure(train(bits, arguments.steps, arguments.mmd_weight))
+        out = measure(train(bits, arguments.steps, arguments.mmd_weight, arguments.start))
+        there, at_0 = best_error(2**bits, out.distance), best_error(2**bits)
         print(
-            f"{bits:4d}  {out.mse:.4f}    {out.distance:.4f}       {best_error(bits, out.distance):.4f}      "
-            f"{best_error(bits):.4f}     {lloyd_max(2**bits):.4f}                {out.conditional_variance:.4f}",
+            f"{bits:4d}  {out.cells:5d}  {out.mse:.4f}    {out.distance:.4f}       {there:.4f}      {at_0:.4f}     "
+            f"{lloyd_max(2**bits).error:.4f}                {out.conditional_variance:.4f}",
             flush=True,
         )
 

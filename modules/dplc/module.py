@@ -11,10 +11,10 @@ import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
+from modules.components.features import Features
 from modules.components.mean import Mean
 from modules.dplc.adversary import Adversary
 from modules.dplc.evaluation import Evaluation
-from modules.dplc.features import Features
 from modules.dplc.losses import mmd, rmse, scaled, to_bytes
 from modules.dplc.nets import GenerativeNet
 from modules.dplc.phases import TwoPhases, training_images

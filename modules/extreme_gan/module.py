@@ -12,9 +12,12 @@ from torchmetrics import MetricCollection
 from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure, PeakSignalNoiseRatio
 
 from modules.components.coding.container import pack
+from modules.components.features import Features
 from modules.components.mean import Mean
+from modules.components.segmentation import Segmenter
 from modules.extreme_gan import losses
 from modules.extreme_gan.codec import Codec, SideInformation, choose
+from modules.extreme_gan.evaluation import SceneEvaluation
 from modules.extreme_gan.masks import cells_of, pixels_of, random_boxes, random_instances, scene_channels
 from modules.extreme_gan.nets import CompressionNet, Judgement, MultiscaleDiscriminator, Reconstruction
 
@@ -58,7 +61,8 @@ class ExtremeGAN(LightningModule):
 
     Logged: every term of both losses, ``val/psnr_db``, ``val/ms_ssim``, ``val/level_0`` .. ``4`` (shares of the five
     levels), ``val/bpp_bound`` (dim(w_hat) log2(5)), for SC also MSE on [-1, 1] inside and outside of what is kept;
-    ``test`` writes and decodes files: ``test/file_bpp``, ``test/payload_bpp`` without the container's header.
+    ``test`` writes and decodes files: ``test/file_bpp``, ``test/payload_bpp`` without the container's header; with
+    ``features`` also distances of distributions, with ``segmenter`` ``test/miou`` (see ``SceneEvaluation``).
 
     Args:
         network: ``GCNet`` or ``SCNet``.
@@ -73,6 +77,9 @@ class ExtremeGAN(LightningModule):
         freeze_norm_after: batches after which the generator's normalisation is frozen; null for never.
         accumulate: batches whose gradients are averaged for one step.
         test_keep: labels that SC keeps in ``test``, as for codec.py; null for everything.
+        features: network for distances of distributions in ``test``.
+        patch: side of the squares that are compared; null for whole scenes.
+        segmenter: network that labels pixels, for mIoU in ``test``.
         seed: of masks and noise.
 
     Raises:
@@ -96,11 +103,16 @@ class ExtremeGAN(LightningModule):
         freeze_norm_after: int | None = None,
         accumulate: int = 1,
         test_keep: str | None = "person,car",
+        features: Features | None = None,
+        patch: int | None = 64,
+        segmenter: Segmenter | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if accumulate < 1 or masks not in ("instances", "box"):
             raise ValueError(f"need accumulate >= 1 and masks instances or box, got {accumulate}, {masks!r}")
+        if patch is not None and patch < 1:
+            raise ValueError(f"patch must be at least 1, or null for whole scenes, not {patch}")
         self.automatic_optimization = False
         self.save_hyperparameters()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -112,6 +124,7 @@ class ExtremeGAN(LightningModule):
         self.vgg: list[losses.VGGLoss] = []  # in a list it is in neither parameters() nor state_dict()
         self.masks, self.freeze_norm_after, self.accumulate, self.seed = masks, freeze_norm_after, accumulate, seed
         self.test_keep = test_keep
+        self.evaluation = SceneEvaluation(features, patch, segmenter)
         self.batches = 0
         self.pending_gradients: dict[str, Tensor] = {}
         self.num_labels = max(network.num_labels, discriminator.num_labels if discriminator else 0)
@@ -234,6 +247,7 @@ class ExtremeGAN(LightningModule):
 
     def on_test_start(self) -> None:
         self.test_codec = self.codec()
+        self.evaluation.start(self.device)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
         """Real files of whole scenes, one a batch, decoded again; SC keeps ``test_keep``."""
@@ -242,7 +256,9 @@ class ExtremeGAN(LightningModule):
         side = self.side_information(scene, self.test_keep)
         container = self.test_codec.compress(pixels, None, side)
         decoded = torch.from_numpy(self.test_codec.decompress(container)).permute(2, 0, 1)[None]
-        x, x_hat = batch["image"].float() / 255, decoded.to(batch["image"].device).float() / 255
+        decoded = decoded.to(batch["image"].device)
+        self.evaluation.add(batch["image"], decoded, batch["mask"])
+        x, x_hat = batch["image"].float() / 255, decoded.float() / 255
         self.test_images.update(x_hat, x)
         self.test_bpp["file_bpp"].update(8 * len(pack(container)) / pixels[..., 0].size)
         self.test_bpp["payload_bpp"].update(8 * len(container.tiles[0].payload) / pixels[..., 0].size)
@@ -252,17 +268,22 @@ class ExtremeGAN(LightningModule):
             self.test_ms_ssim.update(x_hat, x)
             self.log("test/ms_ssim", self.test_ms_ssim)
 
+    def on_test_epoch_end(self) -> None:
+        self.log_dict({f"test/{name}": value for name, value in self.evaluation.results().items()})
+
     # --- codec ------------------------------------------------------------------------------------------------------
 
     def codec(self) -> Codec:
         """A codec with the current weights, on this module's device."""
         return Codec(self.network, device=str(self.device))
 
-    def side_information(self, scene: dict[str, Any], keep: str | None) -> SideInformation | None:
-        """What SC is told of a scene (``instance`` [H, W]); ``keep`` as for codec.py. None for GC."""
+    def side_information(
+        self, scene: dict[str, Any], keep: str | None, box: str | None = None
+    ) -> SideInformation | None:
+        """What SC is told of a scene (``instance`` [H, W]); ``keep`` and ``box`` as for codec.py. None for GC."""
         if not self.selective:
             return None
-        return SideInformation(scene["instance"], choose(scene["instance"], keep))
+        return SideInformation(scene["instance"], choose(scene["instance"], keep, box))
 
     # --- set-up and state -------------------------------------------------------------------------------------------
 

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader
 from callbacks.rng_state import RngState
 from datamodules.images.thumbnails import Thumbnails
 from datamodules.loading.loaders import as_it_is, evaluation_loader, training_loader
+from modules.components.features import RandomFeatures
 from modules.dplc.adversary import Adversary
 from modules.dplc.compressor import Compressor
-from modules.dplc.features import RandomFeatures
 from modules.dplc.module import GenerativeModel
 from modules.dplc.nets import CompressionNet, GenerativeNet
 

@@ -17,7 +17,11 @@ from train import main
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "dplc"
 PLAIN = ["--trainer.accelerator=cpu", "--trainer.enable_model_summary=false"]
-NARROW = ["--model.init_args.network.init_args.width=2", f"--model.init_args.network.init_args.latent={LATENT}"]
+NARROW = [
+    "--model.init_args.network.init_args.width=2",
+    f"--model.init_args.network.init_args.latent={LATENT}",
+    "--model.init_args.features.init_args.width=2",
+]
 TINY = ["--data.init_args.classes=null", "--trainer.check_val_every_n_epoch=1"]
 CRITIC = "--model.init_args.adversary.init_args"
 

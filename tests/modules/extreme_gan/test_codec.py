@@ -103,7 +103,6 @@ def test_sc_decodes_what_it_was_given(sc: Codec, wish: dict[str, str]) -> None:
 
 
 def test_the_file_holds_nothing_of_the_image_outside_the_mask(sc: Codec) -> None:
-    """Cells whose field of view is the kept box and a margin: pixels far from it change no byte of the code."""
     container = sc.compress(IMAGE, None, side(box="0,0,8,8"))
     symbols = sc.read(container).symbols
     assert (symbols[:, 1:] == 2).all() and (symbols[:, :, 1:] == 2).all()
@@ -111,6 +110,22 @@ def test_the_file_holds_nothing_of_the_image_outside_the_mask(sc: Codec) -> None
     assert len(pack(container)) < len(pack(everything))
     nothing = [sc.compress(image, None, side(keep="")) for image in (IMAGE, IMAGE[::-1].copy())]
     assert pack(nothing[0]) == pack(nothing[1])
+
+
+def test_symbols_outside_the_mask_change_no_byte(sc: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The norms of the encoder look at the whole image; so what it says of the cells is altered, one by one."""
+    kept = sc.read(sc.compress(IMAGE, None, side(box="24,16,30,20"))).keep
+    symbols = sc._encode(IMAGE, sc._grid(*IMAGE.shape[:2]))
+    files = {}
+    for row, column in [(None, None), *np.ndindex(kept.shape)]:
+        changed = symbols.copy()
+        if row is not None:
+            changed[:, row, column] = (changed[:, row, column] + 1) % 5
+        monkeypatch.setattr(sc, "_encode", lambda *_, changed=changed: changed)
+        files[row, column] = sc.compress(IMAGE, None, side(box="24,16,30,20")).tiles[0].payload
+    assert 4 <= kept.sum() < kept.size / 2
+    for row, column in np.ndindex(kept.shape):
+        assert (files[row, column] != files[None, None]) == kept[row, column]
 
 
 def test_bytes_are_near_the_bound_or_below(gc: Codec, sc: Codec) -> None:

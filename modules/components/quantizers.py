@@ -66,10 +66,10 @@ class LearnedQuantizer(SoftHardQuantizer):
 
     def __init__(self, num_levels: int, low: float = -2.0, high: float = 2.0, sigma: float = 1.0) -> None:
         super().__init__(num_levels, low, high, sigma)
+        nn.init.uniform_(self.levels, low, high)
 
     def _set_levels(self, levels: Tensor) -> None:
-        low, high = float(levels[0]), float(levels[-1])
-        self.levels = nn.Parameter(torch.empty_like(levels).uniform_(low, high))
+        self.levels = nn.Parameter(torch.empty_like(levels))
 
     def symbols(self, x: Tensor) -> Tensor:
         """Index of the nearest level; a tie goes to the lower level, whatever their order."""

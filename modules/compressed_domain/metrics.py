@@ -8,8 +8,8 @@ from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure
 from modules.components.mean import Mean
 from modules.compressed_domain.losses import IGNORE, entropy_bits, missed, symbol_counts
 
-MS_SSIM_SIDE = 160
-"""Five scales of an 11-pixel window need longer sides than this."""
+MS_SSIM_SIDE = 176
+"""Shortest side that five scales of an 11-pixel window take."""
 
 
 class BitsPerPixel(Metric):
@@ -82,7 +82,7 @@ class CodecFigures(nn.Module):
         self.bpp.update(symbols, x.shape[0] * x.shape[2] * x.shape[3])
         self.psnr_db.update(psnr_db(x_hat, x))
         logged: dict[str, Metric] = {"bpp": self.bpp, "psnr_db": self.psnr_db}
-        if min(x.shape[-2:]) > MS_SSIM_SIDE:
+        if min(x.shape[-2:]) >= MS_SSIM_SIDE:
             self.ms_ssim.update(x_hat, x)
             logged["ms_ssim"] = self.ms_ssim
         return logged

@@ -105,7 +105,7 @@ class CompressionModel(RateDistortion):
     """Train the codec.
 
     ``val/bpp`` is C/64 times the entropy of the histogram of all symbols of the set, ``val/psnr_db`` of 8-bit images;
-    ``val/ms_ssim`` is there for sides above 160. ``test`` also writes and reads real files: ``test/file_bpp``.
+    ``val/ms_ssim`` is there for sides from 176 on. ``test`` also writes and reads real files: ``test/file_bpp``.
 
     Args:
         network, target_entropy, beta: as for ``RateDistortion``.

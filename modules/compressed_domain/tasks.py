@@ -174,6 +174,11 @@ class Segmenter(OnFrozenCodec):
             layer.requires_grad_(not freeze_norm)
         self.val_miou, self.test_miou = (MeanIoU(self.network.num_classes) for _ in range(2))  # type: ignore[arg-type]
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage == "fit":
+            self.train()  # Lightning keeps the modes that it finds
+
     def train(self, mode: bool = True) -> "Segmenter":
         super().train(mode)
         if self.freeze_norm:

@@ -1,5 +1,7 @@
 """A set of a few images in each layout, and runs of the shipped configs made small."""
 
+import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from modules.compressed_domain.nets import CompressionNet
 from tests.datamodules.test_cityscapes import write_scene
 from train import main
 
@@ -20,6 +23,22 @@ QUICK = (
     "--trainer.enable_model_summary=false",
 )
 CODEC = "--model.init_args.{}.init_args."
+
+
+@functools.cache
+def _settled(seed: int, sizes: tuple[int, ...]) -> CompressionNet:
+    torch.manual_seed(seed)
+    network = CompressionNet(*sizes)
+    coarse = 255 * torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        for _ in range(40):
+            network(torch.nn.functional.interpolate(coarse, scale_factor=4, mode="bilinear"))
+    return network.eval()
+
+
+def settled(seed: int, channels: int, num_centers: int, width: int, units: int) -> CompressionNet:
+    """A codec in eval mode, its norms measured on smooth images, so that codes have several symbols."""
+    return copy.deepcopy(_settled(seed, (channels, num_centers, width, units)))
 
 
 def write_classes(root: Path) -> None:

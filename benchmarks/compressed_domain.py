@@ -2,7 +2,7 @@
 
     python benchmarks/compressed_domain.py [--quick]
 
-One image of 224x224 at full width, C = 32, untrained weights, float32, one thread; both start from the symbols of a file.
+One image of 224x224 at full width, C = 32, untrained weights, float32, one thread, from the symbols of a file on.
 Multiply-adds are those of convolutions and linear layers. Seconds are CPU time, the best of the repetitions, in turn.
 The two last lines are path (a) over path (b).
 """

@@ -96,12 +96,25 @@ def strassen(root: Path) -> list[str]:
     return ["--trainer.limit_train_batches=1"]
 
 
+def classes(root: Path) -> list[str]:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("n01", "n02"):
+            folder = root / "tiny_imagenet" / split / name
+            folder.mkdir(parents=True)
+            for number in range(4):
+                Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(folder / f"{number}.png")
+    narrow = [f"--model.init_args.network.init_args.{size}" for size in ("width=4", "channels=4", "units=1")]
+    return [*narrow, "--data.init_args.batch_size=4", "--trainer.max_steps=4"]
+
+
 TINY: dict[str, Callable[[Path], list[str]]] = {
     "datamodules.embedded_photos.EmbeddedPhotos": photos,
     "datamodules.cifar.CIFAR10Folder": cifar,
     "datamodules.physionet2017.PhysioNet2017": ecg,
     "datamodules.labelled_images.LabelledImages": coil,
     "datamodules.cone_problems.ConeProblems": cones,
+    "datamodules.imagenet.ImageNet": classes,
     "datamodules.thumbnails.ImageFolder": thumbnails,
     "datamodules.cityscapes.Cityscapes": scenes,
 }

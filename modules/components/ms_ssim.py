@@ -10,29 +10,43 @@ from torch.nn import functional
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the five scales."""
 WINDOW, SIGMA = 11, 1.5
+BLOCK = 256
+"""Means that one matrix product makes along a side."""
 K1, K2 = 0.01, 0.03
 SMALLEST = 1e-6
 """Where a mean contrast or similarity is negative, which has no real power, this is taken instead."""
 
 
-def window_matrix(side: int, like: Tensor) -> Tensor:
-    """[side - n + 1, side]: row i weighs the n places from i by a Gaussian; n = 11, or the side if that is less.
-
-    The deviation shrinks with the window.
-    """
-    n = min(WINDOW, side)
-    offsets = torch.arange(side, device=like.device, dtype=like.dtype)
-    from_start = offsets - offsets[: side - n + 1, None]
+def window_matrix(count: int, n: int, like: Tensor) -> Tensor:
+    """[count, count + n - 1]: row i weighs the n places from i by a Gaussian, whose deviation shrinks with n."""
+    places = torch.arange(count + n - 1, device=like.device, dtype=like.dtype)
+    from_start = places - places[:count, None]
     centred = (from_start - (n - 1) / 2) / (SIGMA * n / WINDOW)
     weights = torch.exp(-centred.square() / 2) * ((from_start >= 0) & (from_start < n))
     return weights / weights.sum(1, keepdim=True)
 
 
+def smoothed(x: Tensor) -> Tensor:
+    """Gaussian means [..., side - n + 1] along the last dimension; n = 11, or the side if that is less.
+
+    As matrix products, which are float32 on every device by default, where convolutions may be TF32: the variances
+    below are small differences of large numbers. A long side is taken in blocks.
+    """
+    side = x.shape[-1]
+    n = min(WINDOW, side)
+    total = side - n + 1
+    blocks = -(-total // BLOCK)
+    count = -(-total // blocks)
+    if blocks > 1:
+        x = functional.pad(x, (0, blocks * count - total)).unfold(-1, count + n - 1, count)
+    means = x @ window_matrix(count, n, x).T
+    return means.flatten(-2)[..., :total] if blocks > 1 else means
+
+
 def similarity(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """SSIM and its contrast-structure part of images [N, C, H, W] on 0..255: means [N] over channels and places."""
-    down, across = window_matrix(x.shape[-2], x), window_matrix(x.shape[-1], x).T
     moments = torch.stack((x, y, x * x, y * y, x * y))
-    mean_x, mean_y, xx, yy, xy = (down @ moments @ across).unbind()
+    mean_x, mean_y, xx, yy, xy = smoothed(smoothed(moments).mT).mT.unbind()
     c1, c2 = (K1 * 255) ** 2, (K2 * 255) ** 2
     contrast = (2 * (xy - mean_x * mean_y) + c2) / (xx - mean_x.square() + yy - mean_y.square() + c2)
     luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)

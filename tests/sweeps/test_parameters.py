@@ -16,6 +16,7 @@ from scipy.io import savemat
 import sweep
 import train
 from callbacks.reports.codec_report import CodecReport
+from callbacks.reports.rate_distortion import RateDistortion
 from datamodules.cifar import CIFAR10_CLASSES
 from modules.born_again.resnet import WideResNet
 from tests.datamodules.test_cityscapes import write_scene
@@ -92,6 +93,20 @@ def born_again(root: Path) -> list[str]:
     return [*narrow, f"--model.init_args.teacher_weights={file}", "--trainer.max_epochs=1"]
 
 
+def crops(root: Path) -> list[str]:
+    rng = np.random.default_rng(0)
+    for split in ("train", "validation"):
+        folder = root / "photos" / split
+        folder.mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 256, (32, 40, 3), np.uint8)).save(folder / "0.png")
+    sizes = ["--data.init_args.crop_size=24", "--data.init_args.val_crop_size=32", "--data.init_args.batch_size=2"]
+    return [*sizes, "--trainer.max_steps=3", "--trainer.val_check_interval=3"]
+
+
+def cpm(root: Path) -> list[str]:
+    return [f"--model.init_args.network.init_args.{size}" for size in ("width=4", "groups=1", "units=1", "features=4")]
+
+
 def strassen(root: Path) -> list[str]:
     return ["--trainer.limit_train_batches=1"]
 
@@ -110,6 +125,7 @@ def classes(root: Path) -> list[str]:
 
 TINY: dict[str, Callable[[Path], list[str]]] = {
     "datamodules.embedded_photos.EmbeddedPhotos": photos,
+    "datamodules.open_images.OpenImages": crops,
     "datamodules.cifar.CIFAR10Folder": cifar,
     "datamodules.physionet2017.PhysioNet2017": ecg,
     "datamodules.labelled_images.LabelledImages": coil,
@@ -120,7 +136,7 @@ TINY: dict[str, Callable[[Path], list[str]]] = {
 }
 """Writes a set of a few items in its layout below the root and gives the options that make the data small."""
 
-SMALL_MODELS = {"born_again": born_again, "strassen": strassen}
+SMALL_MODELS = {"born_again": born_again, "cpm": cpm, "strassen": strassen}
 """The same for what else the experiment of a sweep needs."""
 
 
@@ -177,7 +193,8 @@ def test_every_number_acts(
     file: Path, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setenv("PARSIMONY_DATA", str(tmp_path))
-    monkeypatch.setattr(CodecReport, "on_fit_end", lambda *_: None)  # slow, and no part of what is logged
+    for report in (CodecReport, RateDistortion):  # slow, and no part of what is logged
+        monkeypatch.setattr(report, "on_fit_end", lambda *_: None)
     data = data_of(file, capsys)
     assert data in TINY, f"{file.name} trains on {data}: give TINY a few items of it"
     options = TINY[data](tmp_path) + SMALL_MODELS.get(file.stem, lambda _: [])(tmp_path)

@@ -36,7 +36,7 @@ def by_convolution(x: np.ndarray, y: np.ndarray) -> float:
     return score
 
 
-@pytest.mark.parametrize("size", [(160, 160), (33, 75)])
+@pytest.mark.parametrize("size", [(160, 160), (44, 75), (36, 701)])
 def test_ms_ssim_with_a_window_that_shrinks(size: tuple[int, int]):
     x = picture_batch(1, *size)[:, :1].double()
     y = noisy(x, 25).double()

@@ -1,16 +1,19 @@
 """Files: sizes, tiles, gray, stored tiles, other settings, damage."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import codec as program
 from modules.components.coding.container import CorruptFileError, pack, unpack
+from modules.components.coding.model_file import save_weights
 from modules.pixel_mlp import codec as codec_file
 from modules.pixel_mlp.codec import Codec, spans
-from modules.pixel_mlp.nets import PixelMLP
+from modules.pixel_mlp.nets import InexactWeightsError, PixelMLP
 from tests.modules.pixel_mlp.test_nets import network
 from tests.modules.pixel_mlp.test_wavefront import pixels
 
@@ -88,6 +91,18 @@ def test_other_devices_precisions_and_models_are_refused():
     container = Codec(network(0)).compress(pixels(0, 8, 8))
     with pytest.raises(CorruptFileError, match="needs model"):
         Codec(network(1)).decompress(container)
+
+
+def test_weights_beyond_the_bound_are_refused_at_load(capsys):
+    net = network()
+    net.channels[1].layers[1].weight.data[3] *= 1000
+    with pytest.raises(InexactWeightsError, match="layer 2"):
+        Codec(net)
+    network_config = {"class_path": "modules.pixel_mlp.nets.PixelMLP", "init_args": net.init_args}
+    save_weights(Path("wild.pt"), network_config, net.state_dict(), half=False)
+    Image.fromarray(pixels(0, 8, 8)).save("a.png")
+    assert program.main(["compress", "a.png", "--output", "out", "--checkpoint", "wild.pt"]) == 2
+    assert "layer 2 can sum up to" in capsys.readouterr().err and not Path("out").exists()
 
 
 def test_altered_payloads_never_give_wrong_pixels():

@@ -11,6 +11,7 @@ from modules.pixel_mlp.context import (
     OFFSETS,
     contexts,
     pad,
+    tensor_contexts,
 )
 
 
@@ -47,12 +48,14 @@ def test_contexts_equal_loops_over_neighbours():
     random = np.random.default_rng(0)
     for height, width in ((1, 1), (1, 5), (6, 1), (5, 7)):
         image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        found = contexts(pad(torch.from_numpy(image).permute(2, 0, 1)[None]))
-        for channel, context in enumerate(found):
+        padded = pad(torch.from_numpy(image).permute(2, 0, 1)[None])
+        for channel, context in [*enumerate(contexts(padded)), *enumerate(tensor_contexts(padded))]:
             assert context.differences.shape == (height * width, NUM_DIFFERENCES)
             for i, (y, x) in enumerate(np.ndindex(height, width)):
                 differences, base, activity, target = by_hand(image, y, x, channel)
                 assert context.differences[i].tolist() == differences
+                seen = [COMPRESSED[d + LIMIT] for d in differences] + [np.floor(LOG_ACTIVITY[activity] / 2)]
+                assert context.inputs[i].tolist() == seen
                 assert (context.base[i], context.activity[i], context.target[i]) == (base, activity, target)
 
 
@@ -81,12 +84,21 @@ def test_windows_of_an_image_give_the_contexts_of_the_image():
             assert torch.equal(one[rows], other)
 
 
+def test_both_ways_agree_on_differences_of_every_size():
+    extremes = np.random.default_rng(4).choice(np.array([0, 1, 128, 254, 255], np.uint8), (2, 3, 9, 8))
+    padded = pad(torch.from_numpy(extremes))
+    for one, other in zip(contexts(padded), tensor_contexts(padded), strict=True):
+        assert one.differences.abs().max() == LIMIT
+        assert all(torch.equal(a, b) and a.dtype == b.dtype == torch.float32 for a, b in zip(one, other, strict=True))
+
+
 def test_contexts_are_whole_numbers_under_autocast():
     image = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8))
     with torch.autocast("cpu", torch.bfloat16):
-        found = contexts(pad(image))
-    for a, b in zip(contexts(pad(image)), found, strict=True):
-        assert all(torch.equal(one, other) for one, other in zip(a, b, strict=True))
+        found = contexts(pad(image)), tensor_contexts(pad(image))
+    for known in found:
+        for a, b in zip(contexts(pad(image)), known, strict=True):
+            assert all(torch.equal(one, other) for one, other in zip(a, b, strict=True))
 
 
 def test_tables_are_far_from_ties_so_that_every_machine_makes_the_same():

@@ -62,6 +62,17 @@ def test_exact_arithmetic_equals_int64(layers):
             assert np.array_equal(found_here.log_scales.double().numpy() * 32, log_scale.T)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_computes_the_numbers_of_the_cpu():
+    net, padded = network(), pad(photo(3, 64, 64))
+    with torch.no_grad():
+        mixtures = net(contexts(padded))
+        on_gpu = net.cuda()(contexts(padded.cuda()))
+    for one, other in zip(mixtures, on_gpu, strict=True):
+        assert all(torch.equal(a, b.cpu()) for a, b in zip(one, other, strict=True))
+
+
 def test_exact_arithmetic_is_close_to_the_real_one():
     net, found = network(), contexts(pad(photo(1)))
     with torch.no_grad():

@@ -96,7 +96,10 @@ class OnFrozenCodec(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.codec is not None:
             codec = self.frozen_codec()
-            codec.load_state_dict(entry(checkpoint, "codec", self))
+            try:
+                codec.load_state_dict(entry(checkpoint, "codec", self))
+            except RuntimeError as error:
+                raise CheckpointError("the checkpoint's codec has other sizes than codec says") from error
             if self.loaded is not None and fingerprint(codec) != self.loaded:
                 raise CheckpointError("the run was trained with another codec than codec_weights names")
 

@@ -89,3 +89,10 @@ def test_assignments_are_softmax_weights():
     x = torch.tensor([[0.3, -1.9]])
     weights = torch.exp(-0.7 * (x[..., None] - quantizer.levels) ** 2)
     assert torch.allclose(quantizer.assignments(x), weights / weights.sum(-1, keepdim=True))
+
+
+def test_learned_levels_can_be_made_without_memory() -> None:
+    """A weights file's network is built on the meta device first."""
+    with torch.device("meta"):
+        levels = LearnedQuantizer(6).levels
+    assert levels.is_meta and levels.shape == (6,)

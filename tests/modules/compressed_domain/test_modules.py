@@ -196,6 +196,9 @@ def test_checkpoints_carry_the_codec(tmp_path: Path) -> None:
         resumed.on_load_checkpoint(content)
     with pytest.raises(CheckpointError, match="it has no codec"):
         other.on_load_checkpoint({})
+    wide = Classifier(network=network(channels=5), codec=settled(0, **(SMALL | {"channels": 5})))
+    with pytest.raises(CheckpointError, match="codec has other sizes than codec says"):
+        wide.on_load_checkpoint(content)
     original: dict[str, Any] = {}
     Classifier(network=network(RGBResNet)).on_save_checkpoint(original)
     assert original == {}

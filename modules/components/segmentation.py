@@ -27,6 +27,8 @@ class Segmenter(nn.Module):
         ValueError: for other pixels or labels.
     """
 
+    mean: Tensor
+    std: Tensor
     train_ids: Tensor
 
     def __init__(

@@ -18,7 +18,7 @@ slowly, and lambda is raised from 0: the map first learns where the cells are. `
 """
 
 import argparse
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -121,7 +121,7 @@ def train(
         if is_split:
             gray_start(codec, bits)
         rate = ENCODER_SHARE * RATE if is_split else RATE
-        parts = [{"params": codec.map.parameters()}]
+        parts: list[dict[str, Any]] = [{"params": codec.map.parameters()}]
         parts += [{"params": codec.encoder.parameters(), "lr": rate}] if codec.encoder is not None else []
         optimizer = torch.optim.Adam(parts, RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)

@@ -34,9 +34,9 @@ class SceneEvaluation:
     """
 
     def __init__(self, features: Features | None, patch: int | None, segmenter: Segmenter | None) -> None:
-        self.distances = features and FeatureDistances(features)
+        self.distances = None if features is None else FeatureDistances(features)
         self.patch = patch
-        self.segmenter = segmenter and Frozen(segmenter)
+        self.segmenter = None if segmenter is None else Frozen(segmenter)
         self.counts: dict[str, Tensor] = {}
 
     def start(self, device: torch.device) -> None:

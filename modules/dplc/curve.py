@@ -5,7 +5,7 @@
 
 reads ``result.json`` of runs that ``train.py test`` has measured and writes curve.png, curve.json and, from the runs'
 ``draws.test.png``, curve_images.png. At zero rate stand samples of the generator, whose distortion is that of a random
-image, and for the autoencoder the mean image, whose distortion is the variance of the data.
+image.
 """
 
 import argparse

@@ -153,6 +153,8 @@ def build(one: Experiment) -> LightningModule:
         module.teacher = Frozen(module.student)
     if hasattr(module, "teacher_weights"):
         module.teacher_weights = None  # random ones will do
+    if isinstance(getattr(module, "start", None), str):
+        module.start = None
     for name, value in one.phase.items():
         setattr(module.network, name, value)
     return module

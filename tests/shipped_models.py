@@ -160,6 +160,8 @@ def build(one: Experiment) -> LightningModule:
         module.teacher = Frozen(getattr(module, learner))
     if hasattr(module, "teacher_weights"):
         module.teacher_weights = None  # random ones will do
+    if isinstance(getattr(module, "start", None), str):
+        module.start = None
     for name, value in one.phase.items():
         setattr(getattr(module, learner), name, value)
     return module

@@ -96,6 +96,7 @@ class ChannelPredictor(nn.Module):
     def _real(self, x: Tensor, differences: Tensor) -> tuple[Tensor, Tensor]:
         unit = 2.0**-INPUT_BITS  # on the first weights, which are fewer numbers than the inputs
         for layer in self.layers[:-1]:
+            assert isinstance(layer, nn.Linear)
             x = functional.linear(x, layer.weight * unit, layer.bias)
             x, unit = functional.hardtanh(x, 0.0, MAX_ACTIVATION * 2.0**-ACTIVATION_BITS), 1.0
         with torch.autocast(x.device.type, enabled=False):

@@ -14,7 +14,7 @@ from modules.cpm.nets import reach
 from tests.modules.cpm.small import network, picture
 
 ALTERED_FILES = int(os.environ.get("PARSIMONY_ALTERED_FILES", "100"))
-"""2,000 were tried by hand."""
+"""More by PARSIMONY_ALTERED_FILES."""
 
 
 @pytest.fixture(scope="module")

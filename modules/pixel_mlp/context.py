@@ -19,7 +19,6 @@ Outside of the image stands 128 above the first row, the last pixel of a row to 
 first pixel of the row above. Letters: M pixels, N = 20 neighbours, F = 3 N + 4 differences.
 """
 
-import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -62,6 +61,14 @@ _OFFSETS = np.array(OFFSETS, np.int64)
 _MEAN_WEIGHTS = np.array(MEAN_WEIGHTS, np.int64)
 _COMPRESSED = COMPRESSED.copy()
 _LOG_ACTIVITY = LOG_ACTIVITY.copy()
+
+
+class Tables(NamedTuple):
+    """What ``tensor_contexts`` looks up."""
+
+    compressed: Tensor
+    half_log_activity: Tensor
+    """Rounded down."""
 
 
 class Context(NamedTuple):
@@ -150,14 +157,17 @@ def _describe_all(planes, inputs, differences, facts):
                 m += 1
 
 
-def contexts(padded: Tensor) -> list[Context]:
+def contexts(padded: Tensor, tables: Tables | None = None) -> list[Context]:
     """The contexts of green, red and blue for every pixel of images [N, 3, H + 3, W + 6] as ``pad`` gives them.
 
     Any int16 window of an image with ``REACH`` rows above and columns to either side will do as well. On a CPU by one
     pass over the pixels, which halves the time of a training step; elsewhere by ``tensor_contexts``.
+
+    Args:
+        tables: on the images' device, for where nothing may be copied there.
     """
     if padded.device.type != "cpu":
-        return tensor_contexts(padded)
+        return tensor_contexts(padded, tables)
     red, green, blue = padded.unbind(1)
     planes = torch.stack((green, red - green, blue - green), dim=3).numpy()
     num = padded.shape[0] * (padded.shape[2] - REACH) * (padded.shape[3] - 2 * REACH)
@@ -167,15 +177,13 @@ def contexts(padded: Tensor) -> list[Context]:
     return [Context(x, d, *f) for x, d, f in zip(inputs, differences, facts, strict=True)]
 
 
-@functools.cache
-def _tables(device: torch.device) -> tuple[Tensor, Tensor]:
-    """``COMPRESSED`` and half of ``LOG_ACTIVITY``, rounded down, on a device, copied there once."""
-    with torch.inference_mode(False):
-        return torch.from_numpy(COMPRESSED).to(device), torch.from_numpy(np.floor(LOG_ACTIVITY / 2)).to(device)
+def tables_on(device: torch.device) -> Tables:
+    return Tables(torch.from_numpy(COMPRESSED).to(device), torch.from_numpy(np.floor(LOG_ACTIVITY / 2)).to(device))
 
 
-def tensor_contexts(padded: Tensor) -> list[Context]:
+def tensor_contexts(padded: Tensor, tables: Tables | None = None) -> list[Context]:
     """``contexts`` by tensor operations on any device."""
+    tables = tables or tables_on(padded.device)
     planes = torch.stack((padded[:, 1], padded[:, 0] - padded[:, 1], padded[:, 2] - padded[:, 1]))
     height, width = padded.shape[2] - REACH, padded.shape[3] - 2 * REACH
 
@@ -199,8 +207,7 @@ def tensor_contexts(padded: Tensor) -> list[Context]:
         target = own[channel] if channel == GREEN else own[0] + own[channel]
         joined = torch.cat((differences.permute(1, 0, 2).flatten(1), level.clamp(-LIMIT, LIMIT)), dim=1)
         compressed, log_activity = (
-            looked_up(table, index)
-            for table, index in zip(_tables(own.device), (joined + LIMIT, activity), strict=True)
+            looked_up(table, index) for table, index in zip(tables, (joined + LIMIT, activity), strict=True)
         )
         result.append(Context(torch.cat((compressed, log_activity[:, None]), dim=1), joined, base, activity, target))
     return result

@@ -14,7 +14,7 @@ from modules.components.coding.checked_file import file_of
 from modules.components.coding.model_file import load_network
 from modules.components.mean import Mean
 from modules.pixel_mlp.codec import Codec, estimated_bits
-from modules.pixel_mlp.context import contexts, pad
+from modules.pixel_mlp.context import Tables, contexts, pad, tables_on
 from modules.pixel_mlp.losses import mixtures_bits
 from modules.pixel_mlp.nets import PixelMLP
 from modules.pixel_mlp.wavefront import draw_tile
@@ -43,6 +43,9 @@ class LosslessPixels(LightningModule):
 
     instead_of_predict = "`python codec.py compress <images> --checkpoint <best.ckpt> --output <folder>` writes files"
 
+    compressed: Tensor
+    half_log_activity: Tensor
+
     def __init__(
         self,
         network: PixelMLP,
@@ -58,6 +61,8 @@ class LosslessPixels(LightningModule):
             raise ValueError(f"border_every and gray_every must be at least 1: {border_every}, {gray_every}")
         self.network, self.optimizer, self.lr_scheduler = network, optimizer, lr_scheduler
         self.border_every, self.gray_every, self.start = border_every, gray_every, start
+        for name, table in tables_on(torch.device("cpu"))._asdict().items():
+            self.register_buffer(name, table, persistent=False)
         self.val_bpsp = Mean()
         self.test_bpsp = Mean()
         self.test_file_bpsp = Mean()
@@ -69,11 +74,16 @@ class LosslessPixels(LightningModule):
                 raise CheckpointError(f"{self.start} holds another network: {found.init_args}")
             self.network.load_state_dict(found.state_dict())
 
+    def tables(self) -> Tables:
+        """On the module's device, where a training step may not copy anything."""
+        return Tables(self.compressed, self.half_log_activity)
+
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         image = batch["image"].clone()
         image[:: self.gray_every] = image[:: self.gray_every, 1:2]
         parts = (image.to(torch.int16), pad(image[1 :: self.border_every]))
-        bits = torch.cat([mixtures_bits(self.network, contexts(part), exact=False) for part in parts], dim=1)
+        known = (contexts(part, self.tables()) for part in parts)
+        bits = torch.cat([mixtures_bits(self.network, each, exact=False) for each in known], dim=1)
         bpsp = bits.mean()
         self.log("train/bpsp", bpsp, prog_bar=True)
         return bpsp

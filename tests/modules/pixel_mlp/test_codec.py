@@ -11,9 +11,10 @@ from PIL import Image
 import codec as program
 from modules.components.coding.container import CorruptFileError, pack, unpack
 from modules.components.coding.model_file import save_weights
+from modules.components.exact import InexactWeightsError
 from modules.pixel_mlp import codec as codec_file
 from modules.pixel_mlp.codec import Codec, spans
-from modules.pixel_mlp.nets import InexactWeightsError, PixelMLP
+from modules.pixel_mlp.nets import PixelMLP
 from tests.modules.pixel_mlp.test_nets import network
 from tests.modules.pixel_mlp.test_wavefront import pixels
 

@@ -93,9 +93,14 @@ def confusion(truth: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
     return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 
 
-def mean_iou(confusion: Tensor) -> float:
-    """Percentage: intersection over union, averaged over the classes that truth or prediction has; NaN if none."""
-    confusion = confusion.double()
-    right = confusion.diagonal()
+def mean_iou(confusion: Tensor) -> Tensor:
+    """Percentage: intersection over union, averaged over the classes that truth or prediction has; NaN if none.
+
+    No device waits for it.
+
+    Args:
+        confusion: int64 [K, K].
+    """
+    right = confusion.diagonal().double()
     union = confusion.sum(0) + confusion.sum(1) - right
-    return float(100 * (right / union)[union > 0].mean())
+    return 100 * (right / union.clamp(min=1)).sum().float() / (union > 0).sum()

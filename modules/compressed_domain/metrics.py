@@ -6,6 +6,7 @@ from torchmetrics import Metric
 from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure
 
 from modules.components.mean import Mean
+from modules.components.segmentation import mean_iou
 from modules.compressed_domain.losses import IGNORE, entropy_bits, missed, symbol_counts
 
 MS_SSIM_SIDE = 176
@@ -49,10 +50,7 @@ class MeanIoU(Metric):
         self.confusion.index_add_(0, pair, torch.ones_like(pair))
 
     def compute(self) -> Tensor:
-        confusion = self.confusion[:-1].view(self.num_classes, self.num_classes).double()
-        right = confusion.diagonal()
-        union = confusion.sum(0) + confusion.sum(1) - right
-        return 100 * (right / union.clamp(min=1)).sum().float() / (union > 0).sum()
+        return mean_iou(self.confusion[:-1].view(self.num_classes, self.num_classes))
 
 
 class TopErrors(nn.Module):

@@ -66,6 +66,6 @@ class SceneEvaluation:
         percent. The next begin anew."""
         found = {} if self.distances is None else self.distances.results()
         for name, counts in self.counts.items():
-            found[name] = mean_iou(torch.stack(of_all_ranks(counts)).sum(0))
+            found[name] = float(mean_iou(torch.stack(of_all_ranks(counts)).sum(0)))
         self.counts = {}
         return found

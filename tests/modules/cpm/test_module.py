@@ -278,7 +278,7 @@ def test_a_checkpoint_of_the_small_experiment_is_a_codec(photos: Path):
         run("predict", "photos_low", "--ckpt_path=last")
 
 
-@pytest.mark.parametrize("name", ["imagenet_low", "imagenet_med", "imagenet_hi", "photos_med"])
+@pytest.mark.parametrize("name", ["imagenet_low", "imagenet_med", "imagenet_hi", "photos_med", "photos_hi"])
 def test_one_batch_of_the_other_configs(name: str, photos: Path):
     workers = ["--data.init_args.num_workers=0", "--trainer.sync_batchnorm=false"]
     run("fit", name, *workers, "--trainer.fast_dev_run=1")

@@ -7,16 +7,19 @@ at which it begins; what an earlier process logged from there on, behind its las
 import csv
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pytorch_lightning import Trainer
-from pytorch_lightning.loggers import CSVLogger
+if TYPE_CHECKING:
+    from pytorch_lightning import Trainer
 
 Row = dict[str, str]
 START = "first_step"
 
 
-def note_start(trainer: Trainer) -> None:
+def note_start(trainer: "Trainer") -> None:
     """Called before a process's first batch: only then has Lightning counted the step that saved its checkpoint."""
+    from pytorch_lightning.loggers import CSVLogger  # here, since programs that only read tables need no Lightning
+
     step = trainer.fit_loop.epoch_loop._batches_that_stepped  # the loggers' step
     for logger in trainer.loggers:
         if isinstance(logger, CSVLogger):

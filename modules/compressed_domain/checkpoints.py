@@ -1,13 +1,12 @@
 """How the stages hand their networks on: checkpoint of a codec -> of a classifier -> of a segmentation network."""
 
 import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from modules.components.checkpoint_file import CheckpointError, entry, read_checkpoint
-from modules.components.coding.model_file import fingerprint, load_network
+from modules.components.coding.model_file import fingerprint
 from modules.compressed_domain.nets import MAX_CENTERS, MAX_CHANNELS, CompressionNet
 
 HEADS = ("classifier.", "head.")
@@ -54,23 +53,6 @@ def read_codebook(content: dict[str, Any], path: object) -> Codebook:
     ):
         return Codebook(bytes.fromhex(model), centers.float(), channels)
     raise CheckpointError(f"{path} holds a damaged codebook")
-
-
-def load_codec(codec: CompressionNet, path: str) -> None:
-    """Put the trained codec of a checkpoint of stage 1 or 4, or of exported weights, into ``codec``.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        CheckpointError: if it holds no codec, or one of other sizes.
-    """
-    found = load_network(Path(path)).network
-    if not isinstance(found, CompressionNet):
-        raise CheckpointError(f"{path} holds a {type(found).__name__}: give a checkpoint of the codec")
-    if found.init_args != codec.init_args:
-        theirs, ours = dict(found.init_args.items() - codec.init_args.items()), codec.init_args
-        wanted = {name: ours[name] for name in theirs}
-        raise CheckpointError(f"the codec in {path} has {theirs}, the config says {wanted}: make them equal")
-    codec.load_state_dict(found.state_dict())
 
 
 def load_classifier(network: nn.Module, path: str, codec: CompressionNet | None) -> None:

@@ -7,7 +7,8 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modules.compressed_domain.checkpoints import codebook_entry, load_classifier, load_codec
+from modules.components.coding.model_file import take_weights
+from modules.compressed_domain.checkpoints import codebook_entry, load_classifier
 from modules.compressed_domain.losses import check_labels, missed
 from modules.compressed_domain.metrics import TopErrors
 from modules.compressed_domain.module import LrInterval, RateDistortion, padded, with_schedule
@@ -70,7 +71,7 @@ class JointModel(RateDistortion):
             raise ValueError(
                 "joint training needs codec_weights, a run of stage 1, and start_weights, a run of stage 2"
             )
-        load_codec(self.network, self.codec_weights)
+        take_weights(self.network, self.codec_weights)
         load_classifier(self.classifier, self.start_weights, self.network)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

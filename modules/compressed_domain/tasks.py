@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modules.components.checkpoint_file import CheckpointError, entry
-from modules.components.coding.model_file import fingerprint
+from modules.components.coding.model_file import fingerprint, take_weights
 from modules.components.frozen import Frozen
-from modules.compressed_domain.checkpoints import codebook_entry, load_classifier, load_codec
+from modules.compressed_domain.checkpoints import codebook_entry, load_classifier
 from modules.compressed_domain.losses import check_labels, missed, pixel_cross_entropy
 from modules.compressed_domain.metrics import MeanIoU, TopErrors, to_8_bits
 from modules.compressed_domain.module import LrInterval, padded, with_schedule
@@ -71,7 +71,7 @@ class OnFrozenCodec(LightningModule):
         if self.codec is not None:
             if self.codec_weights is None:
                 raise ValueError("the codec is not trained: give --model.init_args.codec_weights, a run of stage 1")
-            load_codec(self.frozen_codec(), self.codec_weights)
+            take_weights(self.frozen_codec(), self.codec_weights)
             self.loaded = fingerprint(self.frozen_codec())
         if self.start_weights is not None:
             load_classifier(self.network, self.start_weights, self.frozen_codec() if self.codec else None)

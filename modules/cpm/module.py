@@ -10,6 +10,7 @@ from torchmetrics import MetricCollection
 
 from modules.components.coding.checked_file import file_of
 from modules.components.coding.container import unpack
+from modules.components.coding.model_file import take_weights
 from modules.components.mean import Mean
 from modules.components.ms_ssim import decibels, ms_ssim
 from modules.cpm.codec import Codec
@@ -61,11 +62,14 @@ class CPM(LightningModule):
         distortion_weight, rate_weight: 5000 and 500 in the authors' code, 100 and 10 in the paper.
         kernel_decay, center_decay: see ``weight_decay``.
         counted: see ``rate_hinge``.
+        start_weights: weights or a checkpoint of such a network, as that of another rate, where ``fit`` begins; one
+            to resume from goes before.
         context_learns: ``always`` from all bits; or with the ``hinge`` (the authors' code), which leaves the context
             model without a gradient while the rate is below its target.
 
     Raises:
         ValueError: for an unknown ``counted`` or ``context_learns``, or a negative weight.
+        FileNotFoundError, CheckpointError: when ``fit`` begins, if ``start_weights`` does not hold such a network.
     """
 
     instead_of_predict = "`python codec.py compress <images> --checkpoint <best.ckpt> --output <folder>` writes files"
@@ -84,6 +88,7 @@ class CPM(LightningModule):
         center_decay: float = 0.1,
         counted: Counted = "average",
         context_learns: Literal["always", "hinge"] = "always",
+        start_weights: str | None = None,
     ) -> None:
         super().__init__()
         if counted not in ("average", "masked") or context_learns not in ("always", "hinge"):
@@ -99,7 +104,7 @@ class CPM(LightningModule):
         self.context_lr, self.target_bits = context_lr, target_bits
         self.distortion_weight, self.rate_weight = distortion_weight, rate_weight
         self.kernel_decay, self.center_decay = kernel_decay, center_decay
-        self.counted, self.context_learns = counted, context_learns
+        self.counted, self.context_learns, self.start_weights = counted, context_learns, start_weights
         self.val_rate, self.test_rate = (
             MetricCollection({name: Mean() for name in names}, prefix=prefix, compute_groups=False)
             for prefix, names in (
@@ -109,6 +114,10 @@ class CPM(LightningModule):
         )
         self.val_images, self.test_images = image_metrics("val/"), image_metrics("test/")
         self.val_loss = Mean()
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.start_weights is not None:
+            take_weights(self.network, self.start_weights)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         x = batch["image"].float().contiguous(memory_format=torch.channels_last)

@@ -1,6 +1,5 @@
 """PixelMLP as a LightningModule: minimise the code length of random pixels."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,8 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from modules.components.checkpoint_file import CheckpointError
 from modules.components.coding.checked_file import file_of
-from modules.components.coding.model_file import load_network
+from modules.components.coding.model_file import take_weights
 from modules.components.mean import Mean
 from modules.pixel_mlp.codec import Codec, estimated_bits
 from modules.pixel_mlp.context import Tables, contexts, pad, tables_on
@@ -34,11 +32,11 @@ class LosslessPixels(LightningModule):
         lr_scheduler: called with the optimizer and stepped after every batch.
         border_every: one crop in so many is taken for a whole image, borders included.
         gray_every: one crop in so many is made gray, so that grayscale images are coded as well.
-        start: weights or a checkpoint of such a network, where ``fit`` begins; a checkpoint to resume from goes before.
+        start_weights: weights or a checkpoint of such a network, where ``fit`` begins; one to resume from goes before.
 
     Raises:
         ValueError: for numbers below 1.
-        FileNotFoundError, CheckpointError: when ``fit`` begins, if ``start`` does not hold such a network.
+        FileNotFoundError, CheckpointError: when ``fit`` begins, if ``start_weights`` does not hold such a network.
     """
 
     instead_of_predict = "`python codec.py compress <images> --checkpoint <best.ckpt> --output <folder>` writes files"
@@ -53,14 +51,14 @@ class LosslessPixels(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         border_every: int = 16,
         gray_every: int = 16,
-        start: str | None = None,
+        start_weights: str | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         if min(border_every, gray_every) < 1:
             raise ValueError(f"border_every and gray_every must be at least 1: {border_every}, {gray_every}")
         self.network, self.optimizer, self.lr_scheduler = network, optimizer, lr_scheduler
-        self.border_every, self.gray_every, self.start = border_every, gray_every, start
+        self.border_every, self.gray_every, self.start_weights = border_every, gray_every, start_weights
         for name, table in tables_on(torch.device("cpu"))._asdict().items():
             self.register_buffer(name, table, persistent=False)
         self.val_bpsp = Mean()
@@ -68,11 +66,8 @@ class LosslessPixels(LightningModule):
         self.test_file_bpsp = Mean()
 
     def setup(self, stage: str) -> None:
-        if stage == "fit" and self.start is not None:
-            found = load_network(Path(self.start)).network
-            if type(found) is not type(self.network) or found.init_args != self.network.init_args:
-                raise CheckpointError(f"{self.start} holds another network: {found.init_args}")
-            self.network.load_state_dict(found.state_dict())
+        if stage == "fit" and self.start_weights is not None:
+            take_weights(self.network, self.start_weights)
 
     def tables(self) -> Tables:
         """On the module's device, where a training step may not copy anything."""

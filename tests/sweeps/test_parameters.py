@@ -13,10 +13,11 @@ import yaml
 from PIL import Image
 from scipy.io import savemat
 
-import sweep
 import train
 from callbacks.reports.codec_report import CodecReport
 from callbacks.reports.rate_distortion import RateDistortion
+from cli.sweeps.distributions import draw, flatten
+from cli.sweeps.processes import command_of
 from datamodules.cifar import CIFAR10_CLASSES
 from modules.born_again.resnet import WideResNet
 from tests.datamodules.test_cityscapes import write_scene
@@ -152,7 +153,7 @@ def is_number(value: Any) -> bool:
 def two_values(spec: dict[str, Any]) -> list[Any]:
     """The first two different numbers of a parameter; none for a parameter of words."""
     rng = random.Random(0)
-    values = spec["values"] if "values" in spec else [sweep.draw(spec, rng) for _ in range(9)]
+    values = spec["values"] if "values" in spec else [draw(spec, rng) for _ in range(9)]
     different = [value for k, value in enumerate(values) if is_number(value) and value not in values[:k]]
     return different[:2]
 
@@ -160,7 +161,7 @@ def two_values(spec: dict[str, Any]) -> list[Any]:
 def cases() -> list[Any]:
     found = []
     for file in FILES:
-        specs = sweep.flatten(yaml.safe_load(file.read_text())["parameters"])
+        specs = flatten(yaml.safe_load(file.read_text())["parameters"])
         numbers = [name for name, spec in specs.items() if len(two_values(spec)) == 2]
         found += [pytest.param(file, name, id=f"{file.stem}-{name}") for name in numbers]
     return found
@@ -170,7 +171,7 @@ def product(file: Path, parameters: dict[str, Any], options: list[str], where: s
     """Everything that the trial logged."""
     json_file = Path(f"{where}.json").resolve()
     json_file.write_text(json.dumps(parameters))
-    words = sweep.command_of(yaml.safe_load(file.read_text()), parameters, json_file)[3:]
+    words = command_of(yaml.safe_load(file.read_text()), parameters, json_file)[3:]
     words = [str(ROOT / word) if word.startswith("configs/") else word for word in words]
     small = [
         option for option in [*QUICK, *options] if not option.startswith(tuple(f"--{name}=" for name in parameters))
@@ -198,8 +199,8 @@ def test_every_number_acts(
     data = data_of(file, capsys)
     assert data in TINY, f"{file.name} trains on {data}: give TINY a few items of it"
     options = TINY[data](tmp_path) + SMALL_MODELS.get(file.stem, lambda _: [])(tmp_path)
-    specs = sweep.flatten(yaml.safe_load(file.read_text())["parameters"])
-    others = {other: sweep.draw(spec, random.Random(0)) for other, spec in specs.items() if other != name}
+    specs = flatten(yaml.safe_load(file.read_text())["parameters"])
+    others = {other: draw(spec, random.Random(0)) for other, spec in specs.items() if other != name}
     one, two = (
         product(file, others | {name: value}, options, f"trial{number}")
         for number, value in enumerate(two_values(specs[name]))

@@ -134,6 +134,24 @@ def load_network(path: Path) -> NetworkFile:
     return NetworkFile(method, network.eval())
 
 
+def take_weights(network: ConfiguredNetwork, path: str) -> None:
+    """Put the weights of a file that ``load_network`` reads into a network of the same class and arguments.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if it holds something else, or another network.
+    """
+    found, name = load_network(Path(path)).network, type(network).__name__
+    if type(found) is not type(network):
+        raise CheckpointError(f"{path} holds a {type(found).__name__}: give weights or a checkpoint of a {name}")
+    if found.init_args != network.init_args:
+        ours, theirs = network.init_args, found.init_args
+        unlike = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
+        said = ", ".join(f"{key} {theirs.get(key)}, not {ours.get(key)}" for key in unlike)
+        raise CheckpointError(f"the {name} in {path} is another network than the config's ({said}): make them equal")
+    network.load_state_dict(found.state_dict())
+
+
 def _see_that_it_fits(
     network_class: type[ConfiguredNetwork], arguments: dict[str, Any], state: dict[str, torch.Tensor]
 ) -> None:

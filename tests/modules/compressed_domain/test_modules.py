@@ -257,7 +257,7 @@ def test_weights_of_earlier_stages(tmp_path: Path) -> None:
     )
     refused(Segmenter(network=network(CodeResNetD), **(start | {"start_weights": weights})), "holds no network of this")
     wide = codec_file(tmp_path / "wide.ckpt", channels=5)
-    refused(Classifier(network=network(), codec=codec(), codec_weights=wide), "has {'channels': 5}, the config says")
+    refused(Classifier(network=network(), codec=codec(), codec_weights=wide), "channels 5, not")
     torch.save({"state_dict": {}}, tmp_path / "none.ckpt")
     with pytest.raises(ValueError, match="neither exported weights nor"):
         Classifier(network=network(), codec=codec(), codec_weights=str(tmp_path / "none.ckpt")).setup("fit")

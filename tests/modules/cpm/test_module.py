@@ -13,7 +13,9 @@ from pytorch_lightning import Callback, LightningDataModule, Trainer
 from torch.utils.data import DataLoader
 
 import codec as codec_program
+from modules.components.checkpoint_file import CheckpointError
 from modules.components.coding.container import unpack
+from modules.components.coding.model_file import save_weights
 from modules.components.ms_ssim import decibels, ms_ssim
 from modules.cpm.losses import rate_hinge, symbol_bits, weight_decay
 from modules.cpm.module import CPM, Decibels
@@ -88,6 +90,21 @@ def test_the_loss_by_hand(learns: str):
     assert logged["train/bits_per_symbol"] == pytest.approx(float(bits.detach().mean()), rel=1e-5)
     assert logged["train/hinge"] == pytest.approx(float(hinge.detach()), rel=1e-5) and logged["train/hinge"] > 0
     assert logged["train/distortion"] == pytest.approx(float(distortion.detach()), rel=1e-5)
+
+
+def test_training_starts_from_the_weights_of_another_rate(tmp_path: Path):
+    made = module(target_bits=0.9)
+    with torch.no_grad():
+        made.network.context.last.bias += 1
+    config = {"class_path": "modules.cpm.nets.CPMNet", "init_args": SMALL}
+    save_weights(tmp_path / "other.pt", config, made.network.state_dict(), half=False)
+    start = str(tmp_path / "other.pt")
+    for stage, equal in (("fit", True), ("test", False)):
+        begun = module(start_weights=start)
+        begun.setup(stage)
+        assert torch.equal(weights(begun), weights(made)) == equal
+    with pytest.raises(CheckpointError, match="make them equal"):
+        module({"channels": SMALL["channels"] + 1}, start_weights=start).setup("fit")
 
 
 def context_gradient(**options: Any) -> torch.Tensor:
@@ -261,7 +278,7 @@ def test_a_checkpoint_of_the_small_experiment_is_a_codec(photos: Path):
         run("predict", "photos_low", "--ckpt_path=last")
 
 
-@pytest.mark.parametrize("name", ["imagenet_low", "imagenet_med", "imagenet_hi", "photos_med"])
+@pytest.mark.parametrize("name", ["imagenet_low", "imagenet_med", "imagenet_hi", "photos_med", "photos_hi"])
 def test_one_batch_of_the_other_configs(name: str, photos: Path):
     workers = ["--data.init_args.num_workers=0", "--trainer.sync_batchnorm=false"]
     run("fit", name, *workers, "--trainer.fast_dev_run=1")

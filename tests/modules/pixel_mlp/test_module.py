@@ -41,16 +41,16 @@ def test_training_starts_from_other_weights_of_that_size():
     QUICKSTART.run("fit", "--trainer.max_steps=1", "--run.name=first")
     checkpoint = "runs/first/000/checkpoints/last.ckpt"
     still = ["--trainer.max_steps=1", "--trainer.limit_val_batches=1", "--model.init_args.optimizer.init_args.lr=0"]
-    QUICKSTART.run("fit", *still, "--run.name=second", f"--model.init_args.start={checkpoint}")
+    QUICKSTART.run("fit", *still, "--run.name=second", f"--model.init_args.start_weights={checkpoint}")
     first, second = (
         load_network(Path("runs", name, "000/checkpoints/last.ckpt")).network for name in ("first", "second")
     )
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
-    for network, start, message in ((PixelMLP(9), checkpoint, "another network"), (PixelMLP(8), "none.pt", "none.pt")):
+    for network, start, message in ((PixelMLP(9), checkpoint, "make them equal"), (PixelMLP(8), "none.pt", "none.pt")):
         with pytest.raises((CheckpointError, FileNotFoundError), match=message):
-            LosslessPixels(network, start=start).setup("fit")
-    LosslessPixels(PixelMLP(9), start=checkpoint).setup("test")  # where the checkpoint's weights count
+            LosslessPixels(network, start_weights=start).setup("fit")
+    LosslessPixels(PixelMLP(9), start_weights=checkpoint).setup("test")  # where the checkpoint's weights count
 
 
 def loss_of(seed: int = 0, size: int = 14, **options: int) -> float:

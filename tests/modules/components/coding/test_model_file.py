@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from modules.components.checkpoint_file import CheckpointError
-from modules.components.coding.model_file import fingerprint, load_network, save_weights
+from modules.components.coding.model_file import fingerprint, load_network, save_weights, take_weights
 from modules.components.configured import ConfiguredNetwork
 from modules.l3c.nets import L3CNet, RGBNet, RGBSharedNet
 
@@ -81,6 +81,23 @@ def test_weights_come_back_and_networks_without_arguments_are_refused():
     save_weights(Path("block.pt"), block, {}, half=False)
     with pytest.raises(CheckpointError, match="no network that a codec"):
         load_network(Path("block.pt"))
+
+
+def test_weights_go_over_into_an_equal_network_and_into_no_other():
+    network = l3c()
+    config = {"class_path": "modules.l3c.nets.L3CNet", "init_args": {"channels": 8, "num_blocks": 1}}
+    save_weights(Path("full.pt"), config, network.state_dict(), half=False)
+    torch.manual_seed(1)
+    other = L3CNet(8, 1)
+    assert fingerprint(other) != fingerprint(network)
+    take_weights(other, "full.pt")
+    assert fingerprint(other) == fingerprint(network)
+    with pytest.raises(CheckpointError, match=r"holds a L3CNet: give weights or a checkpoint of a RGBNet"):
+        take_weights(RGBNet(8, 1), "full.pt")
+    with pytest.raises(CheckpointError, match=r"full\.pt is another .*\(channels 8, not 16\): make them equal"):
+        take_weights(L3CNet(16, 1), "full.pt")
+    with pytest.raises(FileNotFoundError, match=r"none\.pt"):
+        take_weights(other, "none.pt")
 
 
 def refused(content: object, message: str) -> None:

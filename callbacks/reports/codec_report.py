@@ -7,13 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning import LightningModule
 from rich.console import Console
 from rich.table import Table
 
-from modules.components.coding.checked_file import file_of
+from callbacks.reports.held_out import HeldOutReport
 
 
 def size_as(pixels: np.ndarray, file_format: str, **options: Any) -> int:
@@ -23,45 +21,25 @@ def size_as(pixels: np.ndarray, file_format: str, **options: Any) -> int:
     return buffer.tell()
 
 
-class CodecReport(Callback):
-    """When training ends: a table of bpsp against PNG and WebP, samples as a picture, one compressed file.
-
-    The module gives ``codec()`` (compress, decompress, extension) and, for the picture, ``sample(image)``; the
-    datamodule gives ``held_out_images()``. Everything is written to ``dirpath`` and pictures go to wandb as well.
+class CodecReport(HeldOutReport):
+    """A table of bpsp against PNG and WebP, samples as ``samples.png``, one compressed file of each photograph.
 
     Args:
-        dirpath: folder for the files.
-        num_images: held-out photographs to use.
+        options: as for ``HeldOutReport``; the module gives ``codec()`` and, for the picture, ``sample(image)``.
     """
 
-    def __init__(self, dirpath: str, num_images: int = 4) -> None:
-        self.folder = Path(dirpath)
-        self.num_images = num_images
+    needs = "codec", "sample"
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        missing = [name for name in ("codec", "sample") if not hasattr(pl_module, name)]
-        has_images = hasattr(trainer.datamodule, "held_out_images")  # type: ignore[attr-defined]
-        if stage == "fit" and (missing or not has_images):
-            raise ValueError("CodecReport needs a module with codec() and sample(), and data with held_out_images()")
-
-    @rank_zero_only
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        images = dict(list(trainer.datamodule.held_out_images().items())[: self.num_images])  # type: ignore[attr-defined]
+    def report(self, pl_module: LightningModule, images: dict[str, np.ndarray]) -> Path:
         Console(soft_wrap=True).print(self._table(pl_module, images))
-        picture = draw_samples(pl_module, images, self.folder / "samples.png")
-        print(f"samples     {picture}")
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image("samples", [str(picture)], trainer.global_step)
+        return draw_samples(pl_module, images, self.folder / "samples.png")
 
     def _table(self, pl_module: LightningModule, images: dict[str, np.ndarray]) -> Table:
         """bpsp of real files; each of ours is decoded from its bytes and compared."""
         codec = pl_module.codec()  # type: ignore[operator]
         rows, path = [], self.folder
         for name, pixels in images.items():
-            path = self.folder / f"{Path(name).stem}{codec.extension}"
-            path.write_bytes(file_of(codec, pixels))
+            path = self.write_file(codec, name, pixels)
             sizes = [
                 path.stat().st_size,
                 size_as(pixels, "PNG", optimize=True),

@@ -10,12 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image, features
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning import LightningModule
 from rich.console import Console
 from rich.table import Table
 
+from callbacks.reports.held_out import HeldOutReport
 from modules.components.coding.checked_file import Codec, file_of
 from modules.components.coding.container import unpack
 from modules.components.ms_ssim import decibels, ms_ssim
@@ -111,43 +110,22 @@ def table_of(curves: dict[str, list[Point]], title: str) -> Table:
     return table
 
 
-class RateDistortion(Callback):
-    """When training ends: a table and ``rate_distortion.png`` beside other codecs, the files and what they decode to.
-
-    The module gives ``codec()``, the datamodule ``held_out_images()``. Everything is written to ``dirpath``; the
-    picture goes to wandb as well.
+class RateDistortion(HeldOutReport):
+    """A table and ``rate_distortion.png`` beside other codecs, the files and what they decode to.
 
     Args:
-        dirpath: folder for the files.
-        num_images: held-out photographs to use.
+        options: as for ``HeldOutReport``; the module gives ``codec()``.
     """
 
-    def __init__(self, dirpath: str, num_images: int = 4) -> None:
-        self.folder = Path(dirpath)
-        self.num_images = num_images
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        has_images = hasattr(trainer.datamodule, "held_out_images")  # type: ignore[attr-defined]
-        if stage == "fit" and not (hasattr(pl_module, "codec") and has_images):
-            raise ValueError("RateDistortion needs a module with codec() and data with held_out_images()")
-
-    @rank_zero_only
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        images = list(trainer.datamodule.held_out_images().items())[: self.num_images]  # type: ignore[attr-defined]
+    def report(self, pl_module: LightningModule, images: dict[str, np.ndarray]) -> Path:
         codec = pl_module.codec()  # type: ignore[operator]
         coders = {"ours": [coder_of(codec)], **engineered(quick=True)}
-        pixels = [image for _, image in images]
-        found = {name: [[measure(coder, image) for image in pixels] for coder in coders[name]] for name in coders}
-        for name, image in images:
-            path = self.folder / f"{Path(name).stem}{codec.extension}"
-            path.write_bytes(file_of(codec, image))
+        found = {name: [[measure(c, pixels) for pixels in images.values()] for c in coders[name]] for name in coders}
+        for name, pixels in images.items():
+            path = self.write_file(codec, name, pixels)
             Image.fromarray(codec.decompress(unpack(path.read_bytes()))).save(path.with_suffix(".png"))
         title = f"{len(images)} held-out photographs, real files"
         Console(soft_wrap=True).print(table_of(mean_curves(found), title))
         picture = self.folder / "rate_distortion.png"
         draw(mean_curves(found), picture, title)
-        print(f"picture     {picture}")
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image("rate_distortion", [str(picture)], trainer.global_step)
+        return picture

@@ -7,13 +7,12 @@ from torch import Tensor, nn
 
 from modules.components.checkpoint_file import CheckpointError, entry, read_checkpoint
 from modules.components.coding.model_file import fingerprint
-from modules.compressed_domain.nets import CompressionNet
+from modules.compressed_domain.nets import MAX_CENTERS, MAX_CHANNELS, CompressionNet
 
 HEADS = ("classifier.", "head.")
 """Prefixes of what a network for another task does not take over."""
 PREFIXES = ("network.", "classifier.")
 """Of a network in a checkpoint of stages 2 and 3, and of stage 4."""
-MAX_CENTERS, MAX_CHANNELS = 127, 1 << 12
 
 
 class Codebook(NamedTuple):
@@ -48,6 +47,7 @@ def read_codebook(content: dict[str, Any], path: object) -> Codebook:
         and isinstance(centers, Tensor)
         and centers.ndim == 1
         and 2 <= len(centers) <= MAX_CENTERS
+        and bool(centers.float().isfinite().all())
         and isinstance(channels, int)
         and 1 <= channels <= MAX_CHANNELS
     ):

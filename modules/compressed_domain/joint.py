@@ -9,10 +9,10 @@ from torch.nn import functional
 
 from modules.components.coding.model_file import take_weights
 from modules.compressed_domain.checkpoints import codebook_entry, load_classifier
-from modules.compressed_domain.losses import missed
+from modules.compressed_domain.losses import check_labels, missed
 from modules.compressed_domain.metrics import TopErrors
 from modules.compressed_domain.module import LrInterval, RateDistortion, padded, with_schedule
-from modules.compressed_domain.nets import CompressionNet
+from modules.compressed_domain.nets import CompressionNet, check_channels
 
 Batch = dict[str, Any]
 
@@ -34,7 +34,8 @@ class JointModel(RateDistortion):
         lr_interval: what the schedule counts.
 
     Raises:
-        ValueError: for a classifier that does not work on codes; at the start of a fit for missing weights.
+        ValueError: for a classifier that does not work on codes, or on codes of other channels; for a negative gamma;
+            at the start of a fit for missing weights; for a label that is no class.
         FileNotFoundError, CheckpointError: at the start of a fit, for weights that are missing or of other sizes.
     """
 
@@ -54,6 +55,9 @@ class JointModel(RateDistortion):
         super().__init__(network, target_entropy, beta)
         if not classifier.on_code:
             raise ValueError(f"joint training needs a classifier on codes, not {type(classifier).__name__}")
+        check_channels(classifier, network.channels)
+        if gamma < 0:
+            raise ValueError(f"gamma must not be negative, got {gamma}")
         self.save_hyperparameters()
         self.classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.codec_weights, self.start_weights, self.gamma = codec_weights, start_weights, gamma
@@ -72,6 +76,10 @@ class JointModel(RateDistortion):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["codebook"] = codebook_entry(self.network)
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        check_labels(batch["label"], self.classifier.num_classes)  # type: ignore[arg-type]
+        return batch
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         x = padded(batch["image"])

@@ -56,6 +56,13 @@ def pixel_cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
     return total / (mask != IGNORE).sum().clamp(min=1)
 
 
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Raise a ValueError for a label that is neither a class nor 255; on the CPU only, where nothing waits for it."""
+    if labels.device.type == "cpu" and ((labels >= num_classes) & (labels != IGNORE)).any():
+        largest = int(labels[labels != IGNORE].max())
+        raise ValueError(f"a label is {largest}, the network has {num_classes} classes: set its init_args.num_classes")
+
+
 def missed(logits: Tensor, label: Tensor, top: int = 1) -> Tensor:
     """Percentage [N], 0 or 100: the label is not among the ``top`` best."""
     best = logits.topk(min(top, logits.shape[1]), dim=1).indices

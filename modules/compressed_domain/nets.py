@@ -21,6 +21,8 @@ CODE_BLOCKS = {39: (4, 6, 3), 51: (4, 10, 3), 72: (4, 17, 3)}
 """Bottleneck units of conv3_x, conv4_x and conv5_x; the name counts the convolutions in them."""
 RGB_BLOCKS = {50: (3, 4, 6, 3), 71: (3, 4, 13, 3)}
 """With conv2_x; the name also counts the first convolution and the last layer."""
+MAX_CENTERS, MAX_CHANNELS = 127, 1 << 12
+"""Of a code: what files and the checkpoints that read them can hold."""
 
 
 class Code(NamedTuple):
@@ -50,13 +52,16 @@ class CompressionNet(ConfiguredNetwork):
         units: residual units in the encoder, and as many in the decoder.
 
     Raises:
-        ValueError: for sizes below 1, or a single centre.
+        ValueError: for sizes below 1, fewer than two centres, or more centres or channels than files can hold.
     """
 
     def __init__(self, channels: int = 32, num_centers: int = 6, width: int = 128, units: int = 3) -> None:
         super().__init__()
         if min(channels, units) < 1 or width < 2:
             raise ValueError(f"need channels, units >= 1 and width >= 2, got {channels}, {units}, {width}")
+        if channels > MAX_CHANNELS or not 2 <= num_centers <= MAX_CENTERS:
+            limits = f"at most {MAX_CHANNELS} channels and 2 to {MAX_CENTERS} centres"
+            raise ValueError(f"a code has {limits}, got {channels} and {num_centers}")
         self.channels, self.num_centers = channels, num_centers
         body = partial(residual_body, units=units)
         self.encoder = Encoder(channels, width, body)
@@ -113,7 +118,43 @@ def rgb_trunk(depth: int, width: int, stride_in: StrideIn, dilated: bool = False
     return nn.Sequential(PixelNorm(), *root, *body)
 
 
-class CodeResNet(nn.Module):
+class WithClassifier(nn.Module):
+    """A trunk, the mean over all places, a linear layer."""
+
+    on_code: bool
+    """Whether it works on codes, or on images."""
+
+    def __init__(self, trunk: nn.Sequential, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.features = trunk
+        self.classifier = nn.Linear(32 * width, num_classes)
+        initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Code [N, C, h, w], or images [N, 3, H, W] in 0..255 -> logits [N, K]."""
+        logits: Tensor = self.classifier(self.features(x).mean((2, 3)))
+        return logits
+
+
+class WithASPP(nn.Module):
+    """A dilated trunk at 1/8 of the resolution, ASPP, and up to the pixels (sheet 3.3)."""
+
+    on_code: bool
+
+    def __init__(self, trunk: nn.Sequential, width: int, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.features = trunk
+        initialise(self)
+        self.head = ASPP(32 * width, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Code [N, C, h, w], or images [N, 3, H, W] in 0..255 -> logits [N, K, H, W], H = 8 h."""
+        return to_pixels(self.head(self.features(x)))
+
+
+class CodeResNet(WithClassifier):
     """cResNet-39, -51 or -72 on the centre values of a code.
 
     Args:
@@ -139,18 +180,11 @@ class CodeResNet(nn.Module):
         stride_in: StrideIn = "1x1",
         norm_input: bool = False,
     ) -> None:
-        super().__init__()
-        self.features = code_trunk(channels, depth, width, stride_in, norm_input)
-        self.classifier = nn.Linear(32 * width, num_classes)
-        initialise(self)
-
-    def forward(self, code: Tensor) -> Tensor:
-        """[N, C, h, w] -> logits [N, K]."""
-        logits: Tensor = self.classifier(self.features(code).mean((2, 3)))
-        return logits
+        super().__init__(code_trunk(channels, depth, width, stride_in, norm_input), width, num_classes)
+        self.channels = channels
 
 
-class RGBResNet(nn.Module):
+class RGBResNet(WithClassifier):
     """ResNet-50 or -71 on images, 25,557,032 parameters for depth 50.
 
     Args:
@@ -166,19 +200,11 @@ class RGBResNet(nn.Module):
     on_code = False
 
     def __init__(self, num_classes: int = 1000, depth: int = 50, width: int = 64, stride_in: StrideIn = "1x1") -> None:
-        super().__init__()
-        self.features = rgb_trunk(depth, width, stride_in)
-        self.classifier = nn.Linear(32 * width, num_classes)
-        initialise(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, H, W] in 0..255 -> logits [N, K]."""
-        logits: Tensor = self.classifier(self.features(x).mean((2, 3)))
-        return logits
+        super().__init__(rgb_trunk(depth, width, stride_in), width, num_classes)
 
 
-class CodeResNetD(nn.Module):
-    """cResNet-d (sheet 3.3): dilated conv4_x and conv5_x, so that every layer works at the code's resolution; ASPP.
+class CodeResNetD(WithASPP):
+    """cResNet-d: dilated conv4_x and conv5_x, so that every layer works at the code's resolution; ASPP.
 
     Args:
         channels, depth, width, stride_in, norm_input: as for ``CodeResNet``, whose weights it starts from.
@@ -196,18 +222,11 @@ class CodeResNetD(nn.Module):
         stride_in: StrideIn = "1x1",
         norm_input: bool = False,
     ) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.features = code_trunk(channels, depth, width, stride_in, norm_input, dilated=True)
-        initialise(self)
-        self.head = ASPP(32 * width, num_classes)
-
-    def forward(self, code: Tensor) -> Tensor:
-        """[N, C, h, w] -> logits [N, K, 8 h, 8 w]."""
-        return to_pixels(self.head(self.features(code)))
+        super().__init__(code_trunk(channels, depth, width, stride_in, norm_input, dilated=True), width, num_classes)
+        self.channels = channels
 
 
-class RGBResNetD(nn.Module):
+class RGBResNetD(WithASPP):
     """ResNet-d: everything behind conv2_x works at 1/8 of the resolution; ASPP.
 
     Args:
@@ -218,15 +237,16 @@ class RGBResNetD(nn.Module):
     on_code = False
 
     def __init__(self, num_classes: int = 21, depth: int = 50, width: int = 64, stride_in: StrideIn = "1x1") -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.features = rgb_trunk(depth, width, stride_in, dilated=True)
-        initialise(self)
-        self.head = ASPP(32 * width, num_classes)
+        super().__init__(rgb_trunk(depth, width, stride_in, dilated=True), width, num_classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, H, W] in 0..255 -> logits [N, K, H, W]."""
-        return to_pixels(self.head(self.features(x)))
+
+def check_channels(network: nn.Module, channels: int) -> None:
+    """Raise a ValueError for a network on codes of another number of channels."""
+    if network.on_code and network.channels != channels:
+        raise ValueError(
+            f"the codec's code has {channels} channels, {type(network).__name__} takes {network.channels}: "
+            "make their init_args.channels equal"
+        )
 
 
 def to_pixels(logits: Tensor) -> Tensor:

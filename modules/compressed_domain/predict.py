@@ -23,6 +23,7 @@ from modules.components.files.png import png_bytes
 from modules.components.files.whole_files import write_whole
 from modules.compressed_domain.checkpoints import PREFIXES, Codebook, read_codebook
 from modules.compressed_domain.codec import Codec, read_code
+from modules.compressed_domain.losses import IGNORE
 from modules.compressed_domain.nets import CodeResNet, CodeResNetD
 
 MAX_FILE = 1 << 28
@@ -47,7 +48,10 @@ def load_reader(path: Path) -> tuple[Network, Codebook]:
         described = settings.get(prefix.removesuffix("."))
         if isinstance(described, dict) and any(str(name).startswith(f"{prefix}features.") for name in state):
             weights = {n.removeprefix(prefix): v for n, v in state.items() if str(n).startswith(prefix)}
-            return build(described, weights, path), read_codebook(content, path)
+            network, codebook = build(described, weights, path), read_codebook(content, path)
+            if network.channels != codebook.channels:
+                raise CheckpointError(f"{path} is damaged: its network takes other channels than its codec has")
+            return network, codebook
     raise CheckpointError(f"{path} holds no network that classifies or segments: give a run of stages 2 to 4")
 
 
@@ -64,9 +68,13 @@ def build(described: dict[str, Any], weights: dict[str, Any], path: Path) -> Net
     try:
         if large := [v for v in options.values() if isinstance(v, int) and v > MAX_ARGUMENT]:
             raise ValueError(f"its argument {large[0]} is more than {MAX_ARGUMENT}")
+        if allowed[name] is CodeResNetD and (classes := int(options.get("num_classes", 0))) > IGNORE:
+            raise ValueError(f"an 8-bit label map holds {IGNORE} classes, not {classes}")
         with torch.device("meta"):  # what a few words of a file ask for may be larger than the machine
             network: Network = allowed[name](**options)
         network.load_state_dict(weights, assign=True)
+        if odd := [name for name, value in weights.items() if not value.isfinite().all()]:
+            raise ValueError(f"weight {odd[0]} is not finite")
     except Exception as error:  # a stranger's arguments make a constructor raise anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise CheckpointError(f"{path} does not fit {name}: {reason}") from error
@@ -82,6 +90,8 @@ def read_values(path: Path, codebook: Codebook) -> tuple[Tensor, int, int]:
     """
     if path.stat().st_size > MAX_FILE:
         raise ValueError(f"more than {MAX_FILE >> 20} MiB")
+    if not path.is_file():
+        raise ValueError("not a regular file")
     container = unpack(path.read_bytes())
     symbols = read_code(container, codebook.model, codebook.channels, len(codebook.centers))
     return codebook.centers[torch.from_numpy(symbols)][None], container.height, container.width
@@ -122,7 +132,11 @@ def read_names(path: Path | None, network: Network) -> list[str]:
     """
     if path is None:
         return []
-    names = [line.split("\t")[0].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [
+        line.split("\t")[0].strip()
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if line.strip()
+    ]
     head = network.classifier if isinstance(network, CodeResNet) else network.head.branches[0]
     count = len(head.weight)  # type: ignore[arg-type]
     if len(names) != count or len({*names}) != count:

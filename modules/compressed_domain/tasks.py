@@ -12,10 +12,10 @@ from modules.components.checkpoint_file import CheckpointError, entry
 from modules.components.coding.model_file import fingerprint, take_weights
 from modules.components.frozen import Frozen
 from modules.compressed_domain.checkpoints import codebook_entry, load_classifier
-from modules.compressed_domain.losses import missed, pixel_cross_entropy
+from modules.compressed_domain.losses import check_labels, missed, pixel_cross_entropy
 from modules.compressed_domain.metrics import MeanIoU, TopErrors, to_8_bits
 from modules.compressed_domain.module import LrInterval, padded, with_schedule
-from modules.compressed_domain.nets import CompressionNet
+from modules.compressed_domain.nets import CompressionNet, check_channels
 
 Batch = dict[str, Any]
 HEAD_RATES = (1.0, 10.0, 20.0)
@@ -39,7 +39,8 @@ class OnFrozenCodec(LightningModule):
         lr_interval: what the schedule counts.
 
     Raises:
-        ValueError: for a network on codes without a codec, or weights without one.
+        ValueError: for a network on codes without a codec or of other channels, or weights without one; for a label
+            that is no class.
         FileNotFoundError, CheckpointError: at the start of a fit, for weights that are missing or of other sizes.
     """
 
@@ -56,6 +57,8 @@ class OnFrozenCodec(LightningModule):
         super().__init__()
         if codec is None and (network.on_code or codec_weights is not None):
             raise ValueError("a network on codes, and codec_weights, need the codec: give its sizes as codec")
+        if codec is not None:
+            check_channels(network, codec.channels)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.codec = None if codec is None else Frozen(codec.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
         self.codec_weights, self.start_weights = codec_weights, start_weights
@@ -102,6 +105,11 @@ class OnFrozenCodec(LightningModule):
                 raise CheckpointError("the checkpoint's codec has other sizes than codec says") from error
             if self.loaded is not None and fingerprint(codec) != self.loaded:
                 raise CheckpointError("the run was trained with another codec than codec_weights names")
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        for name in {"label", "mask"} & {*batch}:
+            check_labels(batch[name], self.network.num_classes)  # type: ignore[arg-type]
+        return batch
 
     @torch.no_grad()
     def seen(self, image: Tensor) -> Tensor:
@@ -162,7 +170,8 @@ class Segmenter(OnFrozenCodec):
     The weights of the new head learn at 10 times, its biases at 20 times the optimizer's rate (sheet 5).
 
     Args:
-        freeze_norm: batch norms keep statistics, weights and biases of ``start_weights``, as in DeepLab.
+        freeze_norm: batch norms keep statistics, weights and biases of ``start_weights``, as in DeepLab; without these
+            a fit is refused.
         options: as for ``OnFrozenCodec``; its schedule counts steps in the paper's recipe.
     """
 
@@ -178,6 +187,10 @@ class Segmenter(OnFrozenCodec):
         self.val_miou, self.test_miou = (MeanIoU(self.network.num_classes) for _ in range(2))  # type: ignore[arg-type]
 
     def setup(self, stage: str) -> None:
+        if stage == "fit" and self.freeze_norm and self.start_weights is None:
+            raise ValueError(
+                "freeze_norm keeps the norms of start_weights: give a run of stage 2, or freeze_norm false"
+            )
         super().setup(stage)
         if stage == "fit":
             self.train()  # Lightning keeps the modes that it finds
@@ -188,6 +201,11 @@ class Segmenter(OnFrozenCodec):
             for layer in self.norms:
                 layer.eval()
         return self
+
+    def segment(self, image: Tensor) -> Tensor:
+        """Classes int64 [N, H, W] of images uint8 [N, 3, H, W] of any size."""
+        height, width = image.shape[-2:]
+        return self(image)[..., :height, :width].argmax(1)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         loss = pixel_cross_entropy(self(batch["image"]), batch["mask"])
@@ -201,8 +219,7 @@ class Segmenter(OnFrozenCodec):
         self._evaluate("test", batch, self.test_miou)
 
     def _evaluate(self, split: str, batch: Batch, miou: MeanIoU) -> None:
-        height, width = batch["mask"].shape[-2:]
-        miou.update(self(batch["image"])[..., :height, :width].argmax(1), batch["mask"])
+        miou.update(self.segment(batch["image"]), batch["mask"])
         self.log(f"{split}/miou", miou, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch["mask"]))
 
     def configure_optimizers(self) -> Any:

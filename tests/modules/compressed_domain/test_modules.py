@@ -118,6 +118,27 @@ def test_the_joint_loss_by_hand_reaches_the_encoder_by_the_classifier() -> None:
     assert module.network.quantizer.levels.grad.abs().max() > 0
     with pytest.raises(ValueError, match="needs a classifier on codes, not RGBResNet"):
         JointModel(codec(), network(RGBResNet))
+    with pytest.raises(ValueError, match=r"gamma must not be negative, got -0\.1"):
+        JointModel(codec(), network(), gamma=-0.1)
+
+
+def test_sizes_and_labels_that_do_not_fit_are_named() -> None:
+    message = r"code has 3 channels, CodeResNet\w* takes 4: make their init_args.channels equal"
+    for kind, system in ((CodeResNet, Classifier), (CodeResNetD, Segmenter)):
+        with pytest.raises(ValueError, match=message):
+            system(network=network(kind, channels=4), codec=codec())
+    with pytest.raises(ValueError, match=message):
+        JointModel(codec(), network(channels=4))
+    data = batch(3)
+    modules = [Classifier(network=network(num_classes=2), codec=codec()), JointModel(codec(), network(num_classes=2))]
+    modules.append(Segmenter(network=network(CodeResNetD, num_classes=2), codec=codec()))
+    for module in modules:
+        with pytest.raises(
+            ValueError, match=r"a label is 2, the network has 2 classes: set its init_args\.num_classes"
+        ):
+            module.on_before_batch_transfer(dict(data), 0)
+    for module in (Classifier(network=network(), codec=codec()), JointModel(codec(), network())):
+        assert module.on_before_batch_transfer(data, 0) is data
 
 
 def test_any_size_is_padded_by_its_border_and_counted_by_its_own_pixels() -> None:
@@ -285,7 +306,12 @@ def test_segmentation_learns_at_three_rates_and_keeps_its_norms(freeze: bool) ->
 def test_frozen_norms_stay_in_a_fit(freeze: bool, tmp_path: Path) -> None:
     sgd = {"optimizer": lambda groups: torch.optim.SGD(groups, lr=0.01)}
     weights = codec_file(tmp_path / "codec.ckpt")
-    module = Segmenter(network=network(CodeResNetD), codec=codec(), codec_weights=weights, freeze_norm=freeze, **sgd)
+    start = {"codec": codec(), "codec_weights": weights, "freeze_norm": freeze}
+    if freeze:
+        with pytest.raises(ValueError, match="freeze_norm keeps the norms of start_weights"):
+            Segmenter(network=network(CodeResNetD), **start).setup("fit")
+        start["start_weights"] = saved(Classifier(network=network(), codec=codec()), tmp_path / "code.ckpt")
+    module = Segmenter(network=network(CodeResNetD), **start, **sgd)
     norm, kernel = module.network.features[0][0].norm1, module.network.features[0][0].conv1
     before = [value.clone() for value in norm.state_dict().values()], kernel.weight.detach().clone()
     trainer(max_epochs=2, limit_train_batches=1).fit(module, datamodule=Textures())

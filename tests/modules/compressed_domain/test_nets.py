@@ -175,6 +175,9 @@ def test_mistakes_are_named() -> None:
         CompressionNet(2, 2, 2, 1).encode(torch.zeros(1, 3, 24, 36))
     with pytest.raises(ValueError, match="sides must be multiples of 8, got 20 x 32"):
         CompressionNet(2, 2, 2, 1).encode(torch.zeros(1, 3, 20, 32))
+    for sizes in ((4, 1), (4, 128), (4097, 6)):
+        with pytest.raises(ValueError, match="a code has at most 4096 channels and 2 to 127 centres, got"):
+            CompressionNet(*sizes, width=2, units=1)
     for options in ({"channels": 0}, {"units": 0}, {"width": 1}):
         with pytest.raises(ValueError, match="need channels, units >= 1 and width >= 2"):
             CompressionNet(**options)

@@ -1,6 +1,7 @@
 """Classes and label maps straight from files, without the codec's networks."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,9 @@ def test_names_of_classes(files: Path, capsys: pytest.CaptureFixture) -> None:
         assert main([*words, "two.txt"]) == 2
         assert "names 2 classes, the network has 3" in capsys.readouterr().err
     assert main([*words, "none.txt"]) == 2
+    Path("latin.txt").write_bytes(b"caf\xe9\ndog\nreel\n")
+    assert main([*words, "latin.txt", "--force"]) == 0
+    assert list(json.loads(Path("out/a.json").read_text())["probabilities"]) == ["caf\ufffd", "dog", "reel"]
 
 
 def test_one_bad_file_does_not_stop_the_others(files: Path, capsys: pytest.CaptureFixture) -> None:
@@ -119,6 +123,9 @@ def test_one_bad_file_does_not_stop_the_others(files: Path, capsys: pytest.Captu
     assert len(told) == 3 and all(line.startswith("error: ") for line in told)
     assert "bad.cdom" in told[0] and "other.cdom: the file needs model" in told[1] and "missing.cdom" in told[2]
     assert sorted(p.name for p in Path("out").iterdir()) == ["a.json", "b.json"]
+    os.mkfifo("pipe.cdom")  # which would be read for ever
+    assert main(["pipe.cdom", "--checkpoint", path, "--output", "out"]) == 1
+    assert "pipe.cdom: not a regular file" in capsys.readouterr().err
 
 
 def test_results_are_overwritten_on_request_only(files: Path, capsys: pytest.CaptureFixture) -> None:
@@ -144,6 +151,9 @@ def test_checkpoints_that_cannot_read_files(files: Path, tmp_path: Path, capsys:
     assert "does not fit" in told(checkpoint(tmp_path / "wide.ckpt", classifier(), hyper_parameters=wide))
     huge = {"network": {"class_path": NETS + "CodeResNet", "init_args": SIZES | {"width": 1 << 17}}}
     assert "is more than 65536" in told(checkpoint(tmp_path / "huge.ckpt", classifier(), hyper_parameters=huge))
+    many = {"network": {"class_path": NETS + "CodeResNetD", "init_args": SIZES | {"num_classes": 256}}}
+    path = checkpoint(tmp_path / "many.ckpt", classifier(CodeResNetD), hyper_parameters=many)
+    assert "an 8-bit label map holds 255 classes, not 256" in told(path)
     rgb = {"network": {"class_path": NETS + RGBResNet.__name__, "init_args": {}}}
     path = checkpoint(tmp_path / "rgb.ckpt", classifier(), hyper_parameters=rgb)
     assert "holds a RGBResNet, which does not read codes" in told(path)
@@ -154,6 +164,15 @@ def test_checkpoints_that_cannot_read_files(files: Path, tmp_path: Path, capsys:
     for change in ({"model": "xy"}, {"channels": 0}, {"centers": torch.zeros(1)}, {"centers": [1.0, 2.0]}):
         path = checkpoint(tmp_path / "damaged.ckpt", classifier(), codebook=entry | change)
         assert "holds a damaged codebook" in told(path)
+    path = checkpoint(tmp_path / "other.ckpt", classifier(), codebook=entry | {"channels": 5})
+    assert "its network takes other channels than its codec has" in told(path)
+    for value in (float("nan"), float("inf")):
+        odd = classifier()
+        with torch.no_grad():
+            odd.classifier.bias[1] = value
+        assert "weight classifier.bias is not finite" in told(checkpoint(tmp_path / "nan.ckpt", odd))
+    path = checkpoint(tmp_path / "nan.ckpt", classifier(), codebook=entry | {"centers": torch.tensor([0.0, torch.nan])})
+    assert "holds a damaged codebook" in told(path)
     codec = {"state_dict": {"network.encoder.x": torch.zeros(1)}}
     assert "no network that classifies" in told(checkpoint(tmp_path / "codec.ckpt", classifier(), **codec))
     torch.save({"state_dict": {}}, tmp_path / "bare.ckpt")

@@ -57,6 +57,17 @@ def batch() -> dict[str, torch.Tensor]:
     return {"image": image, "label": torch.randint(10, (8,), generator=generator)}
 
 
+def test_other_classes_are_told() -> None:
+    wrong = batch() | {"label": torch.full((8,), 10)}
+    module = quiet()
+    for step in (module.training_step, module.validation_step):
+        with pytest.raises(ValueError, match="the data have a class 10, the network has 10 classes"):
+            step(wrong, 0)
+    module.teacher = Frozen(ResNet20(num_classes=7, width=4, blocks=1))
+    with pytest.raises(ValueError, match="the teacher has 7 classes, the network 10"):
+        module.training_step(batch(), 0)
+
+
 def test_labels_alone_and_with_a_teacher() -> None:
     module, data = quiet(mean=(0.5, 0.25, 0.0), std=(0.5, 1.0, 2.0), lmbda=0.3, temperature=2.0), batch()
     x = module.normalized(data["image"])

@@ -163,6 +163,15 @@ def test_masked_values_are_quantised_and_decoded():
         assert torch.equal(net(picture_batch(1, 16, 24)).x_hat, net.decoder(code.values))
 
 
+def test_autocast_does_not_reach_mask_and_quantiser():
+    net, out = network(), 3 * torch.randn(1, 6, 4, 4)
+    expected = net.quantize(out.bfloat16().float())
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        code = net.quantize(out.bfloat16())
+    assert code.values.dtype == code.mask.dtype == torch.float32
+    assert torch.equal(code.values, expected.values) and torch.equal(code.symbols, expected.symbols)
+
+
 def test_every_option_of_the_network_acts():
     x = picture_batch(1, 32, 32)
     with torch.no_grad():

@@ -14,6 +14,7 @@ WARNINGS = (
     r"Attribute '\w+' is an instance of `nn.Module`",  # under the CLI it is their config that is saved
     r"The dirpath has changed from",  # a fit from another run's checkpoint, on purpose
     r"Be aware that when using `ckpt_path`, .*: \['RunRecord'\]",  # a trial keeps no record
+    r"You have overridden `on_before_batch_transfer` in `LightningModule`",  # labels are seen there
     r"There is a wandb run already in progress",  # validate after fit in one process, on purpose
 )
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modules.components.autoencoder import STRIDE
-from modules.components.coding.container import pack
+from modules.components.coding.checked_file import file_of
 from modules.components.mean import Mean
 from modules.compressed_domain.codec import Codec
 from modules.compressed_domain.losses import excess, rate, symbol_counts
@@ -82,9 +82,7 @@ class RateDistortion(LightningModule):
     def log_files(self, image: Tensor) -> None:
         """Write the file of each image, read it again and take in its size, container included."""
         for pixels in image.permute(0, 2, 3, 1).contiguous().cpu().numpy():
-            container = self.test_codec.compress(pixels)
-            self.test_codec.read(container)
-            self.test_file_bpp.update(8 * len(pack(container)) / pixels[..., 0].size)
+            self.test_file_bpp.update(8 * len(file_of(self.test_codec, pixels)) / pixels[..., 0].size)
         self.log("test/file_bpp", self.test_file_bpp, on_step=False, on_epoch=True)
 
     def on_test_start(self) -> None:

@@ -139,8 +139,10 @@ def read_names(path: Path | None, network: Network) -> list[str]:
     ]
     head = network.classifier if isinstance(network, CodeResNet) else network.head.branches[0]
     count = len(head.weight)  # type: ignore[arg-type]
-    if len(names) != count or len({*names}) != count:
-        raise ValueError(f"{path} names {len({*names})} classes, the network has {count}")
+    if len(names) != count:
+        raise ValueError(f"{path} names {len(names)} classes, the network has {count}")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{path} names {twice[0]} twice")
     return names
 
 

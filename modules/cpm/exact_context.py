@@ -128,14 +128,18 @@ def _intervals(scores, symbols, starts, frequencies):
         frequencies[i] = edge(below + weights[symbols[i]], total, symbols[i] + 1, num_symbols) - starts[i]
 
 
+def intervals_of(scores: np.ndarray, symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and frequencies uint16 [n], in units of 2^-16, of n symbols uint8 [...] under logits int64 [..., L]."""
+    starts, frequencies = np.empty(symbols.size, np.uint16), np.empty(symbols.size, np.uint16)
+    _intervals(scores.reshape(symbols.size, -1), symbols.reshape(-1).astype(np.int64), starts, frequencies)
+    return starts, frequencies
+
+
 def intervals(context: ExactContext, symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Starts and frequencies uint16 [K h w] of symbols uint8 [K, h, w], in units of 2^-16."""
-    starts, frequencies = np.empty(symbols.size, np.uint16), np.empty(symbols.size, np.uint16)
-    done = 0
+    done, parts = 0, []
     for scores in all_logits(context, symbols):
-        count = scores.size // scores.shape[-1]
-        part = slice(done, done + count)
-        wanted = symbols.reshape(-1)[part].astype(np.int64)
-        _intervals(scores.reshape(count, -1), wanted, starts[part], frequencies[part])
-        done += count
+        parts.append(intervals_of(scores, symbols[done : done + len(scores)]))
+        done += len(scores)
+    starts, frequencies = (np.concatenate(part) for part in zip(*parts, strict=True))
     return starts, frequencies

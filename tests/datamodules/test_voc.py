@@ -73,6 +73,9 @@ def test_training_crops_keep_image_and_mask_together(root: Path) -> None:
         assert batch["mask"].shape == (2, 32, 40) and batch["mask"].dtype == torch.int64
         kept = batch["mask"] != 255
         assert ((batch["image"][:, 0].int() - 10 * batch["mask"])[kept].abs() <= 3).all()
+    dataset = data.train_set
+    assert dataset is not None and torch.equal(dataset[1, 0]["image"], dataset[1, 0]["image"])
+    assert len({dataset[epoch, 0]["image"].numpy().tobytes() for epoch in range(4)}) > 1
     again = list(datamodule(root, scales=(1.0, 1.0)).train_dataloader())
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(batches, again, strict=True))
     for change in ({"seed": 1}, {"scales": (0.5, 0.6)}):
@@ -107,6 +110,7 @@ def test_padding_is_the_mean_colour_and_255() -> None:
 def test_whole_images_are_padded_to_multiples_of_8(root: Path) -> None:
     batches = list(datamodule(root, "validate").val_dataloader())
     assert [batch["name"] for batch in batches] == [[name] for name in VAL]
+    assert datamodule(root, "validate").train_set is None
     for batch in batches:
         assert batch["image"].shape == (1, 3, 48, 64) and batch["mask"].shape == (1, 48, 64)
         assert (batch["mask"][:, 45:] == 255).all() and (batch["mask"][:, :, 60:] == 255).all()

@@ -58,3 +58,15 @@ def test_weights_that_cannot_be_exact_are_refused(value: float):
         integer_layer("the third layer", weight, torch.zeros(1), 5, 2047)
     with pytest.raises(InexactWeightsError):
         integer_layer("the third layer", torch.zeros(1, 9), torch.tensor([value * 1e4]), 5, 2047)
+
+
+def test_what_is_added_with_weight_one_counts_in_the_units_of_the_sum():
+    weight, bias = torch.tensor([[1.5]]), torch.zeros(1)
+    assert integer_layer("a layer", weight, bias, 5, 2047).bits == 12
+    assert integer_layer("a layer", weight, bias, 5, 2047, skip=2047).bits == 11
+
+
+def test_the_fewest_bits_are_four():
+    assert integer_layer("a layer", torch.tensor([[511.0]]), torch.zeros(1), 5, 2047).bits == 4
+    with pytest.raises(InexactWeightsError, match="a layer can sum up to"):
+        integer_layer("a layer", torch.tensor([[513.0]]), torch.zeros(1), 5, 2047)

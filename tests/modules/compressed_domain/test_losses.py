@@ -85,6 +85,7 @@ def test_missed_labels() -> None:
     logits = torch.tensor([[0.1, 0.9, 0.5], [0.3, 0.2, 0.1]])
     assert missed(logits, torch.tensor([2, 0])).tolist() == [100, 0]
     assert missed(logits, torch.tensor([2, 2]), 2).tolist() == [0, 100]
+    assert missed(logits, torch.tensor([2, 2]), 5).tolist() == [0, 0], "there are only three"
     errors = TopErrors()
     seven = torch.arange(7.0).repeat(4, 1)
     named = errors.update(seven, torch.tensor([6, 5, 2, 1]))

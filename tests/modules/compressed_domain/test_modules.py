@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.loading.loaders import evaluation_loader, training_loader
 from modules.components.checkpoint_file import CheckpointError
+from modules.components.coding.container import pack
 from modules.components.coding.model_file import fingerprint
 from modules.compressed_domain.joint import JointModel
 from modules.compressed_domain.module import CompressionModel, padded
@@ -116,6 +117,7 @@ def test_the_joint_loss_by_hand_reaches_the_encoder_by_the_classifier() -> None:
     module.training_step(data, 0).backward()
     assert module.network.encoder.layers[0].weight.grad.abs().max() > 0
     assert module.network.quantizer.levels.grad.abs().max() > 0
+    torch.testing.assert_close(module.predict_step(data, 0), logits.softmax(1))
     with pytest.raises(ValueError, match="needs a classifier on codes, not RGBResNet"):
         JointModel(codec(), network(RGBResNet))
     with pytest.raises(ValueError, match=r"gamma must not be negative, got -0\.1"):
@@ -156,6 +158,10 @@ def test_any_size_is_padded_by_its_border_and_counted_by_its_own_pixels() -> Non
     error = (out.x_hat.round().clamp(0, 255)[..., :29, :27] - image).square().mean((1, 2, 3))
     expected = float((10 * torch.log10(255**2 / error)).mean().detach())
     assert float(module.val_figures.psnr_db.compute()) == pytest.approx(expected, rel=1e-4)
+    module.on_test_start()
+    module.log_files(image)
+    sizes = [len(pack(module.codec().compress(pixels))) for pixels in image.permute(0, 2, 3, 1).numpy()]
+    assert float(module.test_file_bpp.compute()) == pytest.approx(8 * np.mean(sizes) / (29 * 27), rel=1e-5)
     drawn = module.draws(image, 3)
     assert drawn.shape == (3, 2, 3, 29, 27) and drawn.dtype == torch.uint8
     assert torch.equal(drawn[2], out.x_hat.round().clamp(0, 255)[..., :29, :27].byte())

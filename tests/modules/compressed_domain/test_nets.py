@@ -6,7 +6,7 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from modules.compressed_domain.nets import CodeResNet, CodeResNetD, CompressionNet, RGBResNet, RGBResNetD
+from modules.compressed_domain.nets import CodeResNet, CodeResNetD, CompressionNet, RGBResNet, RGBResNetD, to_pixels
 from modules.compressed_domain.residual import ASPP, Bottleneck, stages
 
 
@@ -128,6 +128,17 @@ def test_input_norm_and_start() -> None:
     assert abs(float(seen[0].detach().mean())) < 1e-3
     wide = CodeResNet(32, 5, 39, 64).features[0][0].conv2.weight
     assert float(wide.detach().std()) == pytest.approx((2 / (9 * 128)) ** 0.5, rel=0.02)
+    dilated = CodeResNetD(32, 5, 39, 64).features[0][0].conv3.weight  # by the fan of the outputs
+    assert float(dilated.detach().std()) == pytest.approx((2 / 512) ** 0.5, rel=0.02)
+
+
+def test_logits_are_scaled_up_between_their_centres() -> None:
+    """A place stands in the middle of its 8x8 pixels; between two places it is linear, beyond them constant."""
+    ramp = torch.tensor([[0.0, 16.0], [0.0, 16.0]]).view(1, 1, 2, 2)
+    expected = [min(max((x + 0.5) / 8 - 0.5, 0.0), 1.0) * 16 for x in range(16)]
+    found = to_pixels(ramp)
+    assert found.shape == (1, 1, 16, 16) and found[0, 0, 5].tolist() == pytest.approx(expected)
+    assert to_pixels(ramp.bfloat16()).dtype == torch.float32
 
 
 def test_the_codec_of_the_paper() -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from modules.components import autoencoder
 from modules.components.coding.container import pack, unpack
+from modules.compressed_domain import predict
 from modules.compressed_domain.checkpoints import codebook_entry
 from modules.compressed_domain.codec import Codec
 from modules.compressed_domain.nets import CodeResNet, CodeResNetD, CompressionNet, RGBResNet
@@ -101,17 +102,20 @@ def test_names_of_classes(files: Path, capsys: pytest.CaptureFixture) -> None:
     told = json.loads(Path("out/a.json").read_text())
     assert list(told["probabilities"]) == ["cat", "dog", "reel"]
     assert told["class"] == max(told["probabilities"], key=told["probabilities"].get)
-    for text in ("cat\ndog\n", "cat\ncat\ndog\n"):
+    wrong = {"cat\ndog\n": "names 2 classes, the network has 3", "cat\ndog\ncat\n": "names cat twice"}
+    for text, message in wrong.items():
         Path("two.txt").write_text(text)
         assert main([*words, "two.txt"]) == 2
-        assert "names 2 classes, the network has 3" in capsys.readouterr().err
+        assert message in capsys.readouterr().err
     assert main([*words, "none.txt"]) == 2
     Path("latin.txt").write_bytes(b"caf\xe9\ndog\nreel\n")
     assert main([*words, "latin.txt", "--force"]) == 0
     assert list(json.loads(Path("out/a.json").read_text())["probabilities"]) == ["caf\ufffd", "dog", "reel"]
 
 
-def test_one_bad_file_does_not_stop_the_others(files: Path, capsys: pytest.CaptureFixture) -> None:
+def test_one_bad_file_does_not_stop_the_others(
+    files: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = checkpoint(files.parent / "best.ckpt", classifier())
     (files / "bad.cdom").write_bytes((files / "a.cdom").read_bytes()[:-9])
     other = codec_network()
@@ -126,6 +130,9 @@ def test_one_bad_file_does_not_stop_the_others(files: Path, capsys: pytest.Captu
     os.mkfifo("pipe.cdom")  # which would be read for ever
     assert main(["pipe.cdom", "--checkpoint", path, "--output", "out"]) == 1
     assert "pipe.cdom: not a regular file" in capsys.readouterr().err
+    monkeypatch.setattr(predict, "MAX_FILE", 100)
+    assert main([str(files / "a.cdom"), "--checkpoint", path, "--output", "new"]) == 1
+    assert "a.cdom: more than 0 MiB" in capsys.readouterr().err
 
 
 def test_results_are_overwritten_on_request_only(files: Path, capsys: pytest.CaptureFixture) -> None:

@@ -37,6 +37,11 @@ def test_every_size_decodes_to_the_encoders_symbols(codec: Codec, size: tuple[in
     assert (container.mode, container.lossy, container.threads) == ("RGB", True, 0)
 
 
+def test_a_network_in_training_codes_in_eval_mode():
+    image = picture(1, 24, 24)
+    assert pack(Codec(network().train()).compress(image)) == pack(Codec(network()).compress(image))
+
+
 def test_grayscale_stays_grayscale(codec: Codec):
     image = picture(2, 30, 41)[..., 0].copy()
     container = unpack(pack(codec.compress(image)))

@@ -167,3 +167,15 @@ def test_weights_and_centres_that_cannot_be_exact_are_refused():
             net.quantizer.levels[2] = value
         with pytest.raises(InexactWeightsError, match="centres must be numbers of at most 31"):
             ExactContext.of(net)
+
+
+def test_bits_leave_room_for_the_skip_and_for_negative_centres():
+    net = network()
+    with torch.no_grad():
+        for parameter in net.context.parameters():
+            parameter.zero_()
+        for name, value in (("first", 4.0), ("second", 1.5), ("third", 1.5)):
+            getattr(net.context, name).weight[0, 0, 0, 0, 0] = value
+        net.quantizer.levels.fill_(0.1)[3] = -31
+    context = ExactContext.of(net)
+    assert [layer.bits for layer in context[1:4]] == [11, 12, 11]

@@ -153,6 +153,8 @@ def collapse(model: nn.Module) -> nn.Module:
     Other layers stay real. A layer that is used in several places is collapsed once.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
+    if isinstance(model, SPNLayer):
+        return collapse_layer(model).eval()
     made: dict[nn.Module, nn.Module] = {}
     inside = {inner for layer in model.modules() if isinstance(layer, SPNLayer) for inner in layer.modules()}
     for name, layer in list(model.named_modules(remove_duplicate=False)):

@@ -108,9 +108,15 @@ class PackedProduct:
 
 
 def use_packed_kernels(model: nn.Module) -> nn.Module:
-    """Let all collapsed layers of ``model`` compute on packed words; returns it."""
+    """Let all collapsed layers of ``model`` compute on packed words; returns it.
+
+    Raises:
+        ValueError: if there are none.
+    """
     product = PackedProduct()
-    for layer in model.modules():
-        if isinstance(layer, Collapsed):
-            layer.product = product
+    collapsed = [layer for layer in model.modules() if isinstance(layer, Collapsed)]
+    if not collapsed:
+        raise ValueError(f"a {type(model).__name__} without collapsed layers has nothing to pack: collapse it first")
+    for layer in collapsed:
+        layer.product = product
     return model

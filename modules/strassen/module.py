@@ -50,8 +50,8 @@ class StrassenClassifier(LightningModule):
         mean, std: of the three channels, in 0..1.
 
     Raises:
-        ValueError: for a teacher without weights or the other way round, or weights of another network; in training,
-            for a teacher or labels with other classes than the network.
+        ValueError: for a teacher without weights or the other way round, weights of another network, or ``lmbda`` or
+            ``temperature`` without a teacher; in training, for a teacher or labels with other classes than the network.
         FileNotFoundError: at the start of a fit, if ``teacher_weights`` does not exist.
     """
 
@@ -71,6 +71,8 @@ class StrassenClassifier(LightningModule):
         self.save_hyperparameters()
         check_teacher(teacher, teacher_weights)
         check_weights(lmbda, temperature)
+        if teacher is None and (lmbda, temperature) != (0.5, 1.0):
+            raise ValueError(f"lmbda {lmbda} and temperature {temperature} act with a teacher only: give one")
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.teacher = None if teacher is None else Frozen(teacher.to(memory_format=torch.channels_last))  # type: ignore[call-overload]

@@ -13,7 +13,7 @@ from modules.strassen import costs, export
 from modules.strassen.collapse import collapse
 from modules.strassen.conversion import Rule, SPNNetwork
 from modules.strassen.kernels import MAX_COLUMNS, PackedMatrix, PackedProduct, use_packed_kernels
-from modules.strassen.layers import SPNLSTM, SPNConv1d, SPNLayer
+from modules.strassen.layers import SPNLSTM, SPNConv1d, SPNLayer, SPNLinear
 from modules.strassen.nets import SPNVGG7, ResNet20, SPNResNet20
 from modules.strassen.packed_file import PackedNetwork, load_packed, pack, save_packed, trained_network, unpack
 from modules.strassen.packing import pack_ternary, unpack_ternary
@@ -66,7 +66,18 @@ def test_the_collapsed_character_convolution() -> None:
     torch.testing.assert_close(collapse(model)(x), model.eval()(x), atol=1e-5, rtol=1e-5)
 
 
+def test_a_single_layer_collapses_and_takes_any_leading_sizes() -> None:
+    seeded()
+    layer = SPNLinear(3, 5, 4)
+    layer(torch.randn(20, 3))
+    layer.eval().advance("frozen")
+    for x in (torch.randn(2, 6, 3), torch.randn(3)):
+        torch.testing.assert_close(collapse(layer)(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
 def test_what_does_not_collapse_is_told() -> None:
+    with pytest.raises(ValueError, match="a SPNResNet20 without collapsed layers"):
+        use_packed_kernels(small())
     with pytest.raises(ValueError, match="only ternary layers"):
         collapse(small())
     lstm = nn.Sequential(SPNLSTM(2, 2, 1, 2))

@@ -4,7 +4,7 @@
 
 Styles: real configs, made tiny, on written data. Ends: SIGTERM; SIGUSR1, by which SLURM announces the end of a job, the
 run going on without --ckpt_path as the requeued job does; SIGKILL, SIGKILL while a checkpoint is being written,
-and a disk that fills up: from then on files may not grow beyond 100 kB. Each run is a process of its own, forked after
+and a disk that fills up: from then on files may not grow beyond 4 kB. Each run is a process of its own, forked after
 the imports. For each pair, ``last`` is a whole checkpoint, of the batch at which SIGTERM came or else of the last
 epoch's end, and the run that goes on from it ends with the weights, optimizers and metrics of a run that nobody
 disturbed, bit for bit.
@@ -36,17 +36,17 @@ ENDS = ("SIGTERM", "SIGUSR1", "SIGKILL", "SIGKILL while saving", "disk full")
 CODES = {"SIGTERM": 128 + signal.SIGTERM, "SIGUSR1": 128 + signal.SIGUSR1, "disk full": 2}
 SLURM = {"JOB_ID": "17", "NTASKS": "1", "JOB_NAME": "fit", "PROCID": "0", "LOCALID": "0", "RESTART_COUNT": "1"}
 COMPARED = ("state_dict", "optimizer_states", "lr_schedulers", "global_step")
-FULL = 100_000
+FULL = 4_000
 """Bytes that a file may have on a full disk: less than any checkpoint here."""
 
 
 class Strike(Callback):
-    """Ends its own process after ``batch`` training batches, or in the next checkpoint after them."""
+    """Ends its own process at the start of training batch ``batch``, or in the next checkpoint after that."""
 
     def __init__(self, end: str, batch: int) -> None:
         self.end, self.batch = end, batch
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         if trainer.fit_loop.epoch_loop.batch_progress.total.ready != self.batch:
             return
         if self.end == "disk full":
@@ -63,7 +63,7 @@ class Style(NamedTuple):
     options: Callable[[Path], list[str]]
     """Writes the data below a folder and tells what makes the run small."""
     batch: int
-    """After which the strike comes, in the middle of an epoch that is not the first."""
+    """In which the strike comes, in the middle of an epoch that is not the first where there are several."""
 
 
 def automatic(root: Path) -> list[str]:
@@ -114,14 +114,14 @@ STYLES = (
 )
 
 
-def in_a_child(folder: Path, words: list[str], environment: dict[str, str]) -> int:
-    """The exit code of train.py's main in a process of its own, which writes to ``folder``/output.txt; -9: killed."""
+def in_a_child(folder: Path, words: list[str], environment: dict[str, str]) -> tuple[int, str]:
+    """Exit code, negative for a signal, and output of train.py's main in a process of its own."""
     sys.stdout.flush()
+    reading, writing = os.pipe()
     if not (pid := os.fork()):
         code = 70
         try:
-            output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(output, 1), os.dup2(output, 2)
+            os.dup2(writing, 1), os.dup2(writing, 2)
             os.chdir(folder)
             os.environ.update(environment)
             train.main(words)
@@ -131,9 +131,12 @@ def in_a_child(folder: Path, words: list[str], environment: dict[str, str]) -> i
         except BaseException as error:
             print(f"{type(error).__name__}: {error}", flush=True)
         finally:
-            sys.stderr.flush()
+            sys.stdout.flush(), sys.stderr.flush()
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os.close(writing)
+    with os.fdopen(reading, errors="replace") as stream:
+        output = stream.read()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), output
 
 
 def last(run: Path) -> dict[str, Any] | None:
@@ -173,10 +176,8 @@ class Matrix:
 
     def fit(self, name: str, *options: str, job: bool = False) -> int:
         environment = {f"SLURM_{key}": value for key, value in SLURM.items()} if job else {}
-        return in_a_child(self.folder, [*self.words, f"--run.dir={name}", *options], environment)
-
-    def output(self) -> str:
-        return (self.folder / "output.txt").read_text(errors="replace")
+        code, self.output = in_a_child(self.folder, [*self.words, f"--run.dir={name}", *options], environment)
+        return code
 
     def whole(self) -> None:
         """The run that nobody disturbs.
@@ -185,40 +186,43 @@ class Matrix:
             RuntimeError: if it fails.
         """
         if code := self.fit("whole"):
-            raise RuntimeError(f"{self.style.name}: exit code {code}: {self.output()[-2000:]}")
+            raise RuntimeError(f"{self.style.name}: exit code {code}: {self.output[-2000:]}")
 
     def cell(self, end: str) -> str:
-        """``ok`` and from which step the run went on, or what is wrong."""
-        name = end.replace(" ", "_")
+        """``ok`` and from which batch the run went on, or what is wrong."""
+        name, is_job = end.replace(" ", "_"), end == "SIGUSR1"
         strike = json.dumps({"class_path": STRIKE, "init_args": {"end": end, "batch": self.style.batch}})
-        is_job = end == "SIGUSR1"
         struck = f"--trainer.callbacks+={strike}"
         code = self.fit(name, struck, job=is_job)
         if code != CODES.get(end, -signal.SIGKILL):
-            return f"exit code {code}: {self.output()[-300:]}"
-        run = self.folder / name / "000"
+            return f"exit code {code}: {self.output[-300:]}"
         try:
-            saved = last(run)
+            saved = last(self.folder / name / "000")
         except Exception as error:
             return f"last.ckpt is damaged: {error}"
         if code := self.fit(name, struck if is_job else "--ckpt_path=last", job=is_job):
-            return f"resume: exit code {code}: {self.output()[-300:]}"
+            return f"resume: exit code {code}: {self.output[-300:]}"
         newest = sorted((self.folder / name).glob("[0-9]*"))[-1]
-        wrong = differences(self.folder / "whole" / "000", newest)
-        batches = 0 if saved is None else saved["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"]
-        return f"differs: {', '.join(wrong)}" if wrong else f"ok, from batch {batches} of {self.style.batch}"
+        if wrong := differences(self.folder / "whole" / "000", newest):
+            return f"differs: {', '.join(wrong)}"
+        progress = {} if saved is None else saved["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]
+        return f"ok, from batch {progress.get('completed', 0)} of {self.style.batch}"
 
 
 def cells(style: Style, folder: Path) -> dict[str, str]:
     """End -> what became of the run."""
     matrix = Matrix(style, folder)
     matrix.whole()
-    return {end: matrix.cell(end) for end in ENDS}
+    found = {}
+    for end in ENDS:
+        found[end] = matrix.cell(end)
+        print(f"{style.name}, {end}: {found[end]}", file=sys.stderr, flush=True)
+    return found
 
 
 def quietly() -> None:
     """What comes after the training is slow and not at stake."""
-    os.environ.setdefault("WANDB_MODE", "disabled")
+    os.environ["WANDB_MODE"] = "disabled"
     torch.set_num_threads(1)
     CodecReport.on_fit_end = ImageDraws.on_fit_end = lambda *_: None  # type: ignore[method-assign,assignment]
 

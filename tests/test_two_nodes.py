@@ -68,11 +68,12 @@ def torchrun(node: str, address: str) -> subprocess.Popen:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1000)
 def test_two_nodes_train_as_one_process(nodes: list[str]) -> None:
     """The same steps and the same validation, in one run folder."""
     Path("toy.yaml").write_text(yaml.safe_dump(TOY))
     processes = [torchrun(node, address) for node, address in zip(nodes, ADDRESSES, strict=True)]
-    outputs = [process.communicate(timeout=280)[0] for process in processes]
+    outputs = [process.communicate(timeout=900)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(outputs)[-4000:]
     assert [path.name for path in Path("runs/toy/one").glob("[0-9]*")] == ["000"]
     main(["fit", "--config", "toy.yaml", *SAME, "--data.init_args.batch_size=16"])

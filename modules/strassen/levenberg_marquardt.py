@@ -198,8 +198,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         if state["iteration"] == second and second > 0:
             # Start by start, since the defects of all at once may not fit.
             for start in range(len(weights[0])):
-                first, second, third = (weight[start : start + 1] for weight in weights)
-                error = defects(first, second, third, self.target.to(weights[0]))
+                a, b, c = (weight[start : start + 1] for weight in weights)
+                error = defects(a, b, c, self.target.to(weights[0]))
                 state["alive"][start] = error.square().sum() < HOPELESS
         if state["iteration"] == third and third > second:
             for weight, part in zip(weights, balance(weights), strict=True):

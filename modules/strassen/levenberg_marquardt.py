@@ -183,7 +183,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self.begin_phase(weights, state)
         terms = self.terms(state["iteration"])
         numbers = sum(weight[0].numel() for weight in weights) ** 2
-        for rows in state["alive"].nonzero().squeeze(1).split(max(1, CHUNK_NUMBERS // numbers)):
+        alive = state["alive"].nonzero().squeeze(1)
+        for rows in alive.split(max(1, CHUNK_NUMBERS // numbers)) if len(alive) else ():
             moved, state["damping"][rows] = self.iterate([w[rows] for w in weights], state["damping"][rows], terms)
             for weight, part in zip(weights, moved, strict=True):
                 weight[rows] = part

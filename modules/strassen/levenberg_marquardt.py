@@ -183,7 +183,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         self.begin_phase(weights, state)
         terms = self.terms(state["iteration"])
         numbers = sum(weight[0].numel() for weight in weights) ** 2
-        for rows in state["alive"].nonzero().squeeze(1).split(max(1, CHUNK_NUMBERS // numbers)):
+        alive = state["alive"].nonzero().squeeze(1)
+        for rows in alive.split(max(1, CHUNK_NUMBERS // numbers)) if len(alive) else ():
             moved, state["damping"][rows] = self.iterate([w[rows] for w in weights], state["damping"][rows], terms)
             for weight, part in zip(weights, moved, strict=True):
                 weight[rows] = part
@@ -198,8 +199,8 @@ class LevenbergMarquardt(torch.optim.Optimizer):
         if state["iteration"] == second and second > 0:
             # Start by start, since the defects of all at once may not fit.
             for start in range(len(weights[0])):
-                first, second, third = (weight[start : start + 1] for weight in weights)
-                error = defects(first, second, third, self.target.to(weights[0]))
+                a, b, c = (weight[start : start + 1] for weight in weights)
+                error = defects(a, b, c, self.target.to(weights[0]))
                 state["alive"][start] = error.square().sum() < HOPELESS
         if state["iteration"] == third and third > second:
             for weight, part in zip(weights, balance(weights), strict=True):

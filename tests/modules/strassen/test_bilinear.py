@@ -123,6 +123,12 @@ def test_shared_sums_give_the_same_forms() -> None:
     assert sharing.additions < plain_additions(matrix)
 
 
+def test_the_best_of_several_tries_is_taken() -> None:
+    matrix = np.random.default_rng(0).integers(-1, 2, (12, 9))
+    each = [share(matrix, tries=1, seed=seed).additions for seed in range(8)]
+    assert share(matrix, tries=20).additions <= min(each) < max(each)
+
+
 def test_order_and_signs_do_not_count() -> None:
     order, signs = np.random.default_rng(1).permutation(7), np.array([1, -1, 1, 1, -1, -1, 1])
     same = Algorithm(
@@ -253,6 +259,13 @@ def test_composing_by_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
         assert main_of_compose([str(tmp_path / file) for file in files]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+
+
+def test_a_file_of_many_bytes_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modules.strassen.algorithm_file.MAX_BYTES", 10)
+    (tmp_path / "a.json").write_text(to_json([POSTER], (2, 2, 2)))
+    with pytest.raises(ValueError, match="more than 10 bytes"):
+        read_algorithms(tmp_path / "a.json")
 
 
 def test_a_missing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

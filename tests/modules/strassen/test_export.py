@@ -228,6 +228,13 @@ def forged(old: bytes, new: bytes, payload: bytes | None = None) -> bytes:
     return start + digest(start)
 
 
+def test_other_versions_are_refused_by_number() -> None:
+    for version in (0, 2):
+        start = pack(content())[:4] + bytes([version]) + pack(content())[5:-8]
+        with pytest.raises(CorruptFileError, match=f"format version {version}"):
+            unpack(start + digest(start))
+
+
 @pytest.mark.parametrize(
     ("file", "message"),
     [
@@ -299,6 +306,7 @@ def test_export_by_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> Non
     state: dict[str, Tensor] = {f"network.{name}": value for name, value in network.state_dict().items()}
     torch.save({"hyper_parameters": {"network": CONFIG}, "state_dict": state}, tmp_path / "a.ckpt")
     assert export.main([str(tmp_path / "a.ckpt"), str(tmp_path / "a.pstn")]) == 0
+    assert not trained_network(tmp_path / "a.ckpt")[0].training
     x = torch.randn(1, 3, 16, 16)
     torch.testing.assert_close(load_packed(tmp_path / "a.pstn")(x), network(x), atol=1e-5, rtol=1e-5)
     assert f"{(tmp_path / 'a.pstn').stat().st_size:,} bytes" in capsys.readouterr().out

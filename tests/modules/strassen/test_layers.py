@@ -30,6 +30,12 @@ def test_rescaled_is_the_formula_of_twn() -> None:
     assert float(scale) == pytest.approx((2.0 + 0.5 + 1.0) / 3)
 
 
+def test_the_threshold_is_seven_tenths_of_the_mean() -> None:
+    """Of 1, 1 and x: x > 0.7 (2 + x) / 3 from x = 1.4 / 2.3 on."""
+    for x, chosen in ((1.4 / 2.3 - 1e-3, 0), (1.4 / 2.3 + 1e-3, 1)):
+        assert ternarize(torch.tensor([1.0, -1.0, x]), "rescaled").pattern.tolist() == [1, -1, chosen]
+
+
 def test_fixed_has_the_threshold_one_half() -> None:
     pattern, scale = ternarize(torch.tensor([0.5, 0.51, -0.6, -0.4, 3.0]), "fixed")
     assert pattern.tolist() == [0, 1, -1, 0, 1] and float(scale) == 1.0
@@ -93,6 +99,13 @@ def test_patches_agree_with_the_convolution(
     x = torch.randn(2, inputs, *size)
     expected = functional.conv2d(x, weight, bias, stride, padding)
     torch.testing.assert_close(plain(layer)(x), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_what_sticks_out_is_no_more_than_the_patches_need() -> None:
+    layer = SPNConv2d(2, 3, 4, kernel=3, stride=2, padding=1, patch=3)
+    assert layer.wide_kernel == 7
+    for size, patches in ((9, 2), (6, 1), (13, 3)):  # 5, 3 and 7 outputs
+        assert layer.fit(torch.zeros(1, 2, size, size)).shape[-1] == (patches - 1) * 6 + 7
 
 
 def test_groups_keep_channels_apart() -> None:
@@ -169,6 +182,7 @@ def test_initialisation() -> None:
     layer = SPNLinear(30, 10, 20, magnitude=3.0)
     assert 0.9 * (6 / 50) ** 0.5 < layer.first.abs().max() <= (6 / 50) ** 0.5
     assert 0.8 * (6 / 30) ** 0.5 < layer.second.abs().max() <= (6 / 30) ** 0.5
+    assert 0.9 * (4 / 50) ** 0.5 < SPNLinear(30, 10, 20).first.abs().max() <= (4 / 50) ** 0.5
     conv = SPNConv2d(8, 16, 32, 3, patch=2, groups=2)
     assert conv.first.abs().max() <= (4 / (4 * 16 + 32 * 16)) ** 0.5
     assert conv.first.abs().max() > 0.9 * (4 / (4 * 16 + 32 * 16)) ** 0.5

@@ -15,7 +15,7 @@ from modules.strassen.bilinear import defects, is_exact, product_tensor
 from modules.strassen.levenberg_marquardt import LevenbergMarquardt, Terms, balance, gauss_newton, gradient
 from modules.strassen.search import MatmulSearch
 from modules.strassen.starts import BilinearStarts
-from tests.modules.strassen.test_bilinear import POSTER
+from tests.modules.strassen.test_bilinear import POSTER, STRASSEN
 from train import main
 
 ROOT = Path(__file__).parents[3]
@@ -132,6 +132,16 @@ def test_hopeless_starts_are_left_alone_after_the_first_phase() -> None:
         assert torch.equal(weight[1], earlier[1]) and not torch.equal(weight[0], earlier[0])
 
 
+def test_nothing_is_left_to_do_where_all_starts_are_hopeless() -> None:
+    network = poster_starts(0.1, 0.1)
+    optimizer = LevenbergMarquardt(network.parameters(), free_iterations=1, damping=10.0)
+    optimizer.step()
+    before = [weight.detach().clone() for weight in network.weights]
+    for _ in range(2):
+        optimizer.step()
+    assert all(torch.equal(weight, earlier) for weight, earlier in zip(network.weights, before, strict=True))
+
+
 def test_factors_are_balanced_before_the_pull() -> None:
     network = poster_starts(1.0)
     network.first.data[0, 3] *= 4
@@ -177,6 +187,25 @@ def test_gradients_of_starts_are_separate() -> None:
         (0.5 * error.square().mean()).backward()
         torch.testing.assert_close(first.grad, network.first.grad[s])
         torch.testing.assert_close(third.grad, network.third.grad[s])
+
+
+def test_starts_are_drawn_from_minus_one_to_one() -> None:
+    network, other = BilinearStarts(2, 3, 4, rank=5, starts=50, seed=1), BilinearStarts(2, 3, 4, rank=5, starts=50)
+    assert [tuple(weight.shape) for weight in network.weights] == [(50, 5, 6), (50, 5, 12), (50, 5, 8)]
+    for weight, differs in zip(network.weights, other.weights, strict=True):
+        assert -1 <= weight.min() < -0.99 and 0.99 < weight.max() <= 1 and abs(float(weight.mean().detach())) < 0.05
+        assert weight.dtype == torch.float64 and not torch.equal(weight, differs)
+
+
+def test_products_are_ordered_by_their_additions() -> None:
+    network = poster_starts(1.0, 1.0, 0.1)
+    for weight, part in zip(network.weights, (STRASSEN.first, STRASSEN.second, STRASSEN.third.T), strict=True):
+        weight.data[0] = torch.from_numpy(part)
+    files = MatmulSearch(network).products()
+    first, second = (text for text in files["algorithms.txt"].split("#")[1:])
+    assert "24 additions, 15 with" in first and "18 additions, 18 with" in second
+    assert files["algorithms.txt"].startswith("2 of 3 starts are exact\ndifferent up to order and signs: 2\n")
+    assert "additions: 18 as written, 15 with shared sums" in files["algorithms.txt"]
 
 
 def test_stages_and_clipping() -> None:

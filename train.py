@@ -18,7 +18,7 @@ from pytorch_lightning.cli import ArgsType, LightningCLI
 
 from callbacks.checkpoint_on_signal import exit_on_signal
 from callbacks.predictions import write_predictions
-from cli import callback_switches, checkout, claim, hints, quiet, run_folder, wandb_session
+from cli import callback_switches, checkout, claim, hints, quiet, run_folder, sharding, wandb_session
 from cli.metrics_table import write_merged
 from cli.plain_errors import PlainErrorParser, one_line_errors
 from cli.result import origin, print_summary, save_result, summarize
@@ -64,6 +64,9 @@ class ParsimonyCLI(LightningCLI):
             content = checkpoint_file.require(file, training=is_fit)
             if is_fit:
                 check_steps(content["lr_schedulers"], self.config[self.subcommand].trainer.max_steps)
+
+    def before_fit(self) -> None:
+        sharding.check(self.trainer, self.model)
 
     def before_predict(self) -> None:
         write_predictions(self.trainer, self.model)

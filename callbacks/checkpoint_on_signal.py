@@ -1,6 +1,8 @@
-"""SIGTERM and Ctrl-C: finish the batch, save a checkpoint, leave."""
+"""SIGTERM, Ctrl-C and SLURM's warning: finish the batch, save a checkpoint, leave; requeue the job if SLURM warned."""
 
+import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -25,6 +28,9 @@ class CheckpointOnSignal(Callback):
     only takes a note, and the ranks agree after a batch, so all save the same step. Half a validation cannot be
     resumed: a signal before or during one is answered after the next batch. A second Ctrl-C leaves at once; other
     repetitions mean nothing, since torchrun and srun pass on what the terminal or the scheduler sent already.
+
+    In a SLURM job the signal that announces its end (``#SBATCH --signal=SIGUSR1@90``) requeues it after the checkpoint:
+    Lightning's handler would save in the middle of a batch, which cannot be resumed exactly.
     """
 
     def __init__(self, dirpath: str) -> None:
@@ -32,12 +38,15 @@ class CheckpointOnSignal(Callback):
         self.received: int | None = None
         self.received_at = 0.0
         self.is_leaving = False
+        self.warning: int | None = None
+        self.must_requeue = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.received, self.is_leaving = None, False
         if threading.current_thread() is threading.main_thread():
-            for number in SIGNALS:  # Lightning puts the former handlers back when the trainer is done
-                signal.signal(number, self._take_note)
+            self.warning = requeue_signal(trainer)
+            for number in [*SIGNALS, *filter(None, [self.warning])]:
+                signal.signal(number, self._take_note)  # Lightning puts the former handlers back when it is done
 
     def _take_note(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
@@ -50,6 +59,9 @@ class CheckpointOnSignal(Callback):
         """Lightning raises SIGTERMException at its next safe place, where the step's metrics are logged."""
         self.is_leaving = trainer.strategy.reduce_boolean_decision(self.received is not None, all=False)
         trainer._signal_connector.received_sigterm = self.is_leaving
+        if self.is_leaving:
+            is_warned = self.received is not None and self.received == self.warning
+            self.must_requeue = trainer.strategy.reduce_boolean_decision(is_warned, all=False)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -72,11 +84,34 @@ class CheckpointOnSignal(Callback):
             trainer.save_checkpoint(self.path)
         if trainer.is_global_zero:
             print(f"saved {self.path}; the same command with --ckpt_path last goes on", flush=True)
+            if self.must_requeue:
+                requeue()
 
     def _is_saved(self, trainer: Trainer) -> bool:
         """True at the end of an epoch, where the ``last`` callback came first."""
         callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor is None]
         return any(c._last_global_step_saved == trainer.global_step and self.path.exists() for c in callbacks)
+
+
+def requeue_signal(trainer: Trainer) -> int | None:
+    """The signal by which SLURM announces the end of this job; None elsewhere."""
+    environment = trainer._accelerator_connector.cluster_environment
+    if not isinstance(environment, SLURMEnvironment) or not environment.auto_requeue:
+        return None
+    return int(environment.requeue_signal or signal.SIGUSR1)
+
+
+def requeue() -> None:
+    """Put this SLURM job, or this task of a job array, back into the queue."""
+    job = os.environ.get("SLURM_JOB_ID", "")
+    if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        code = subprocess.run(["scontrol", "requeue", job], check=False).returncode
+    except OSError as error:
+        print(f"could not requeue job {job}: {error}", flush=True)
+    else:
+        print(f"requeued job {job}" if code == 0 else f"scontrol requeue {job} ended with code {code}", flush=True)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -1,6 +1,7 @@
 """One clear line and exit code 2 for a user's mistake; PARSIMONY_DEBUG=1 shows the traceback instead."""
 
 import difflib
+import errno
 import inspect
 import os
 import pkgutil
@@ -33,6 +34,8 @@ SHORTER = (
     (r"^\[Errno \d+\] ", ""),
     (r"raised while resolving interpolation", "in an interpolation"),
 )
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 UNUSED = "parameters that were not used in producing the loss"
 UNUSED_FLAG = "--trainer.strategy ddp_find_unused_parameters_true"
@@ -118,6 +121,11 @@ def one_line_errors() -> Iterator[None]:
         if os.environ.get("PARSIMONY_DEBUG"):
             raise
         leave(one_line(str(error)))
+    except OSError as error:
+        if os.environ.get("PARSIMONY_DEBUG") or error.errno not in NO_ROOM:
+            raise
+        where = error.filename or "the run's folder"
+        leave(f"{error.strerror}: {where}; make room, then the same command with --ckpt_path last goes on")
     except RuntimeError as error:
         if os.environ.get("PARSIMONY_DEBUG") or not (text := explained(str(error))):
             raise

@@ -204,7 +204,7 @@ def test_a_sweep_reports_a_failure_and_can_be_run_again(
     parameters["data.init_args.batch_size"] = {"values": [16]}
     write(parameters=parameters)
     assert sweep.main(["toy_sweep.yaml"]) == 0
-    assert "1 of" not in capfd.readouterr().out  # both were there already
+    assert "number 1" not in capfd.readouterr().out  # both were there already
 
     assert sweep.main(["table", str(folder), "--output", "out"]) == 0
     said = capfd.readouterr()

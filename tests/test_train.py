@@ -270,6 +270,31 @@ def test_a_signal_saves_and_changes_no_number(step: int, number: int, options: l
     assert result("001")["metrics"] == result("000")["metrics"]
 
 
+@pytest.mark.parametrize("array", [False, True])
+def test_a_slurm_job_that_nears_its_end_saves_and_goes_back_into_the_queue(
+    array: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The requeued job is the same command: no --ckpt_path, another process, the same job id."""
+    fit()
+    for name, value in {"JOB_ID": "17", "NTASKS": "1", "JOB_NAME": "fit", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    if array:
+        monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "12")
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    Path("scontrol").write_text('#!/bin/sh\necho "$@" > asked\n')
+    Path("scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{Path.cwd()}:{os.environ['PATH']}")
+    command = f"--model.init_args.signal_at=[2,{int(signal.SIGUSR1)}]"
+    with pytest.raises(SystemExit) as stop:
+        fit(command)
+    assert stop.value.code == 128 + signal.SIGUSR1
+    assert Path("asked").read_text() == ("requeue 12_3\n" if array else "requeue 17\n")
+    Path("asked").unlink()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    fit(command)  # the step of the signal is behind it
+    assert losses("001") == losses("000") != [] and not Path("asked").exists()
+
+
 def start(*options: str, **environment: str) -> subprocess.CompletedProcess:
     """train.py as a user starts it, from a folder that is not the project's."""
     return subprocess.run(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from cli.finished_runs import Run, differences, read_runs
 from cli.sweeps.distributions import Parameters
@@ -116,7 +116,7 @@ def shown(value: Any) -> str:
 
 def print_table(ranking: Ranking) -> None:
     names = ranking.varied
-    table = Table("", "trial", ranking.metric, *map(short, names))
+    table = Table("", "trial", *(Column(name, overflow="fold") for name in (ranking.metric, *map(short, names))))
     for place, row in enumerate(ranking.rows, 1):
         score = "" if row.score is None else f"{row.score:.6g}"
         note = "" if row.state == FINISHED else row.state

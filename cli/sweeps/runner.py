@@ -59,11 +59,8 @@ class Runner:
         self.sweep, self.folder, self.search = sweep, folder, search
         self.limit, self.hyperband = limit, hyperband
         metric = sweep.get("metric", {})
-        self.metric, self.maximize, self.target = (
-            metric.get("name"),
-            metric.get("goal") == "maximize",
-            metric.get("target"),
-        )
+        self.metric, self.target = metric.get("name"), metric.get("target")
+        self.maximize = metric.get("goal") == "maximize"
         self.planned = search.goes_on_from(recorded(folder))[:limit]
         self.waiting = list(self.planned)
         self.running: list[Process] = []
@@ -91,7 +88,7 @@ class Runner:
         begun = False
         while self.free and (trial := self.next_trial()):
             begun = True
-            self.say(trial, f"{trial.number} of {self.limit or 'a grid'} {trial.parameters}")
+            self.say(trial, f"number {trial.number}{f' of {self.limit}' if self.limit else ''} {trial.parameters}")
             self.running.append(processes.start(self.sweep, trial, self.free.pop(0)))
         return begun
 

@@ -8,7 +8,7 @@ import itertools
 import math
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from cli.sweeps.distributions import Parameters, choices_of, draw, flatten, value_at
@@ -33,8 +33,9 @@ class Search(Protocol):
         """Those of an earlier sweep's trials that this one counts as planned."""
 
 
-def is_new(parameters: Parameters, trials: Sequence[Trial]) -> bool:
-    return name_of(parameters) not in {trial.name for trial in trials}
+def first_new(every: Iterable[Parameters], trials: Sequence[Trial]) -> Plan | None:
+    names = {trial.name for trial in trials}
+    return next(((parameters, {}) for parameters in every if name_of(parameters) not in names), None)
 
 
 class Grid:
@@ -45,13 +46,13 @@ class Grid:
     """
 
     def __init__(self, specs: Parameters) -> None:
-        self.choices = {name: choices_of(spec) or [] for name, spec in specs.items()}
-        if endless := [name for name, values in self.choices.items() if not values]:
+        choices = {name: choices_of(spec) or [] for name, spec in specs.items()}
+        if endless := [name for name, values in choices.items() if not values]:
             raise ValueError(f"a grid needs value or values, which {', '.join(endless)} has not")
+        self.rest = (dict(zip(choices, values, strict=True)) for values in itertools.product(*choices.values()))
 
     def propose(self, trials: Sequence[Trial]) -> Plan | None:
-        every = (dict(zip(self.choices, values, strict=True)) for values in itertools.product(*self.choices.values()))
-        return next(((parameters, {}) for parameters in every if is_new(parameters, trials)), None)
+        return first_new(self.rest, trials)
 
     def goes_on_from(self, trials: Sequence[Trial]) -> list[Trial]:
         return []  # plans the same again
@@ -65,7 +66,7 @@ class AtRandom:
 
     def propose(self, trials: Sequence[Trial]) -> Plan | None:
         draws = ({name: draw(spec, self.rng) for name, spec in self.specs.items()} for _ in range(PATIENCE))
-        return next(((parameters, {}) for parameters in draws if is_new(parameters, trials)), None)
+        return first_new(draws, trials)
 
     def goes_on_from(self, trials: Sequence[Trial]) -> list[Trial]:
         return []  # draws the same again
@@ -125,7 +126,7 @@ class Bayes:
             study = self.optuna.create_study(sampler=sampler, direction="maximize" if self.maximize else "minimize")
             study.add_trials([self.known(trial) for trial in trials])
             point = dict(study.ask(self.space).params)
-            if is_new(parameters := self.at(point), trials):
+            if first_new([parameters := self.at(point)], trials):
                 return parameters, point
         return None
 
@@ -134,7 +135,8 @@ def search_of(sweep: Parameters, method: str, seed: int) -> Search:
     """The search that a checked sweep file asks for.
 
     Raises:
-        ValueError: for a grid without end, a distribution that wandb does not know, or without Optuna.
+        ValueError: for a grid without end, a distribution that wandb does not know, and for bayes without a metric or
+            without Optuna.
         TypeError, ArithmeticError: for bounds that a distribution cannot have.
     """
     specs = flatten(sweep["parameters"])
@@ -144,6 +146,8 @@ def search_of(sweep: Parameters, method: str, seed: int) -> Search:
         return Grid(specs)
     if method == "random":
         return AtRandom(specs, seed)
+    if "metric" not in sweep:
+        raise ValueError("method bayes needs metric: {name: ..., goal: ...}")
     return Bayes(specs, seed, sweep["metric"]["name"], sweep["metric"].get("goal") == "maximize")
 
 

@@ -16,6 +16,7 @@ import json
 import math
 import os
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class Trial:
     number: int = 0
     """The order in which the sweep planned its trials, from 1."""
 
-    @property
+    @cached_property
     def name(self) -> str:
         return name_of(self.parameters)
 

@@ -1,5 +1,6 @@
 """CPM as a LightningModule: auto-encoder, centres and context model learn together, in one backward pass."""
 
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -10,12 +11,12 @@ from torchmetrics import MetricCollection
 
 from modules.components.coding.checked_file import file_of
 from modules.components.coding.container import unpack
-from modules.components.coding.model_file import take_weights
+from modules.components.coding.model_file import load_network
 from modules.components.mean import Mean
 from modules.components.ms_ssim import decibels, ms_ssim
 from modules.cpm.codec import Codec
 from modules.cpm.losses import Counted, rate_hinge, symbol_bits, weight_decay
-from modules.cpm.nets import CPMNet
+from modules.cpm.nets import CPMNet, take_common_weights
 
 Batch = dict[str, Any]
 
@@ -62,14 +63,14 @@ class CPM(LightningModule):
         distortion_weight, rate_weight: 5000 and 500 in the authors' code, 100 and 10 in the paper.
         kernel_decay, center_decay: see ``weight_decay``.
         counted: see ``rate_hinge``.
-        start_weights: weights or a checkpoint of such a network, as that of another rate, where ``fit`` begins; one
-            to resume from goes before.
+        start_weights: weights or a checkpoint of a network that differs in its channels at most, where ``fit``
+            begins: another rate in less time. A checkpoint to resume from goes before.
         context_learns: ``always`` from all bits; or with the ``hinge`` (the authors' code), which leaves the context
             model without a gradient while the rate is below its target.
 
     Raises:
         ValueError: for an unknown ``counted`` or ``context_learns``, or a negative weight.
-        FileNotFoundError, CheckpointError: when ``fit`` begins, if ``start_weights`` does not hold such a network.
+        FileNotFoundError, ValueError: when ``fit`` begins, if ``start_weights`` does not hold such a network.
     """
 
     instead_of_predict = "`python codec.py compress <images> --checkpoint <best.ckpt> --output <folder>` writes files"
@@ -117,7 +118,10 @@ class CPM(LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.start_weights is not None:
-            take_weights(self.network, self.start_weights)
+            other = load_network(Path(self.start_weights)).network
+            if not isinstance(other, CPMNet):
+                raise ValueError(f"{self.start_weights} holds a {type(other).__name__}: give weights of a CPMNet")
+            take_common_weights(self.network, other)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         x = batch["image"].float().contiguous(memory_format=torch.channels_last)

@@ -192,6 +192,23 @@ class CPMNet(ConfiguredNetwork):
         return Coded(code, self.context_logits(code.values), x_hat)
 
 
+def take_common_weights(network: CPMNet, other: CPMNet) -> None:
+    """Begin ``network`` with the weights of one that may have other code channels: both have the first ones in common.
+
+    Raises:
+        ValueError: if anything but the number of channels differs.
+    """
+    ours, theirs = network.init_args, other.init_args
+    if unlike := [name for name in ours if name != "channels" and ours[name] != theirs[name]]:
+        said = ", ".join(f"{name} {theirs[name]}, not {ours[name]}" for name in unlike)
+        raise ValueError(f"only the channels may differ from the network to begin with, which has {said}")
+    found = other.state_dict()
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            common = tuple(slice(min(sizes)) for sizes in zip(value.shape, found[name].shape, strict=True))
+            value[common] = found[name][common]
+
+
 def reach(convolutions: int) -> int:
     """Code cells, at most, between a cell and a pixel that depend on each other; so many 3x3 layers are in a body.
 

@@ -11,6 +11,9 @@ import numpy as np
 
 from modules.strassen.bilinear import Algorithm
 
+MAX_SHARED = 600
+"""Entries that are not zero of an algorithm from a file whose sums are shared; the time grows with their cube."""
+
 Form = dict[int, int]
 """Number of a variable -> 1 or -1."""
 
@@ -75,6 +78,11 @@ def share(matrix: np.ndarray, tries: int = 20, seed: int = 0) -> Sharing:
             best = found
     assert best is not None
     return best
+
+
+def is_small(algorithm: Algorithm) -> bool:
+    """Whether ``count_additions`` takes seconds."""
+    return sum(int((part != 0).sum()) for part in algorithm[1:]) <= MAX_SHARED
 
 
 def count_additions(algorithm: Algorithm) -> tuple[int, int]:

@@ -26,7 +26,7 @@ def dense_product(matrix: Tensor, columns: Tensor) -> Tensor:
 class Collapsed(nn.Module):
     """What the collapsed layers share: t_b ``first``, t_c ``second`` (int8 [rows, columns]), ``scale`` [r], ``bias``.
 
-    ``product`` computes ternary times real; ``kernels.packed_product`` takes the place of the default for inference on
+    ``product`` computes ternary times real; ``kernels.PackedProduct`` takes the place of the default for inference on
     packed bytes.
     """
 
@@ -52,7 +52,7 @@ class CollapsedLinear(Collapsed):
     """x [..., inputs] -> [..., outputs]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.product(self.second, self.hidden(x.flatten(0, -2).T))
+        y = self.product(self.second, self.hidden(x.reshape(-1, x.shape[-1]).T))
         return y.T.reshape(*x.shape[:-1], -1) + self.bias
 
 
@@ -100,13 +100,15 @@ def collapse_layer(layer: SPNLayer) -> nn.Module:
     """The form of one layer.
 
     Raises:
-        ValueError: for a layer in the stage ``full``, or an LSTM.
+        ValueError: for a layer in the stage ``full``, an LSTM, or weights or statistics that are not finite.
     """
     if layer.stage == "full":
         raise ValueError("only ternary layers collapse: train the stages quantized and frozen first")
     if isinstance(layer, SPNLSTM):
         raise ValueError("the matrices of an SPN LSTM are multiplied out and not exported in ternary form")
     assert isinstance(layer, SPNLinear | SPNConv2d | SPNConv1d)
+    if not all(tensor.is_meta or tensor.isfinite().all() for tensor in layer.state_dict().values()):
+        raise ValueError("a layer has weights or statistics that are not finite: export a checkpoint of before that")
     first, alpha = ternarize(layer.first, layer.quantizer)
     gain, offset = layer.inner.affine()
     scale, constant = gain * alpha.double(), offset
@@ -151,6 +153,8 @@ def collapse(model: nn.Module) -> nn.Module:
     Other layers stay real. A layer that is used in several places is collapsed once.
     """
     model = copy.deepcopy(model).eval().requires_grad_(False)
+    if isinstance(model, SPNLayer):
+        return collapse_layer(model).eval()
     made: dict[nn.Module, nn.Module] = {}
     inside = {inner for layer in model.modules() if isinstance(layer, SPNLayer) for inner in layer.modules()}
     for name, layer in list(model.named_modules(remove_duplicate=False)):

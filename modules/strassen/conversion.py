@@ -4,6 +4,7 @@
 stages of training, which it hands to every layer.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,11 +29,15 @@ class Rule:
         keep: leave the layer as it is.
         ratio: r over the output channels or features.
         units: r itself, instead of ``ratio``.
-        patch: p of convolutions.
-        groups: g of convolutions.
+        patch: p of 2-d convolutions.
+        groups: g of 2-d convolutions.
         quantizer: ``rescaled`` or ``fixed``.
         norm: whether a dense layer has a batch norm before its scalings.
         magnitude: of the Xavier initialisation of dense, 1-d and LSTM layers: 2 for images, 3 for language.
+
+    Raises:
+        ValueError: for a pattern that is no regular expression, an unknown kind, a number out of range, or an option
+            that layers of the ``kind`` do not have.
     """
 
     layers: str = ".*"
@@ -46,6 +51,22 @@ class Rule:
     quantizer: Literal["rescaled", "fixed"] = "rescaled"
     norm: bool = True
     magnitude: float = 2.0
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.layers)
+        except re.error as error:
+            raise ValueError(f"layers {self.layers!r} is no regular expression: {error}") from None
+        if self.kind not in (None, *KINDS):
+            raise ValueError(f"kind must be {', '.join(KINDS)} or nothing, got {self.kind!r}")
+        if not (0 < self.ratio < math.inf and 0 < self.magnitude < math.inf):
+            raise ValueError(f"ratio and magnitude must be above 0, got {self.ratio} and {self.magnitude}")
+        if self.units is not None and (self.units < 1 or self.ratio != 1.0):
+            raise ValueError(f"units must be at least 1 and without a ratio, got {self.units} and {self.ratio}")
+        if self.kind not in (None, "conv") and (self.patch, self.groups) != (1, 1):
+            raise ValueError(f"a {self.kind} layer has neither patch nor groups, got {self.patch} and {self.groups}")
+        if self.kind in ("linear", "lstm") and self.kernel is not None:
+            raise ValueError(f"a {self.kind} layer has no kernel, got {self.kernel}")
 
     def fits(self, name: str, layer: nn.Module) -> bool:
         wanted = tuple(KINDS.values()) if self.kind is None else KINDS[self.kind]
@@ -64,8 +85,11 @@ def replacement(name: str, layer: nn.Module, rule: Rule) -> SPNLayer:
     """The SPN layer in the place of ``layer``, with new weights.
 
     Raises:
-        ValueError: for a layer that has no such form (grouped, dilated, rectangular, two directions), naming it.
+        ValueError: for a layer that has no such form (grouped, dilated, rectangular, two directions, a class derived
+            from the ordinary one, which may compute something else), naming it.
     """
+    if type(layer) not in KINDS.values():
+        raise ValueError(f"{name}: a {type(layer).__name__} is more than an ordinary layer: keep it")
     if isinstance(layer, nn.Linear):
         units, bias = rule.hidden_units(layer.out_features), layer.bias is not None
         inputs, outputs = layer.in_features, layer.out_features
@@ -110,7 +134,8 @@ def replacement(name: str, layer: nn.Module, rule: Rule) -> SPNLayer:
 def convert(model: nn.Module, rules: Sequence[Rule]) -> nn.Module:
     """Replace the layers of ``model`` that a rule fits, in place, and return it.
 
-    A layer that is used in several places is replaced in all of them by one SPN layer.
+    A layer that is used in several places is replaced in all of them by one SPN layer. The new ones are where the old
+    ones were, in their type and mode.
 
     Raises:
         ValueError: if no layer is replaced, or one cannot be.
@@ -123,7 +148,8 @@ def convert(model: nn.Module, rules: Sequence[Rule]) -> nn.Module:
         if not name:
             raise ValueError("the model is a single layer: put it into a Sequential to convert it")
         if layer not in made:
-            made[layer] = replacement(name, layer, rule)
+            old = next(layer.parameters())
+            made[layer] = replacement(name, layer, rule).to(old.device, old.dtype).train(layer.training)
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, made[layer])
     if not made:
@@ -173,5 +199,5 @@ class SPNNetwork(nn.Module):
         for layer in self.spn_layers():
             layer.stage = self._stage
 
-    def forward(self, *inputs: Tensor) -> Any:
-        return self.network(*inputs)
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        return self.network(*inputs, **options)

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from modules.strassen.counting import count, total
-from modules.strassen.packed_file import PREFIX, build, trained_network
+from modules.strassen.counting import Cost, count, total
+from modules.strassen.packed_file import PREFIX, build_empty, trained_network
+
+MAX_TENSORS = 1000
 
 
 def number(text: str) -> Any:
@@ -28,12 +30,30 @@ def number(text: str) -> Any:
 
 
 def network_of(name: str, options: list[str]) -> nn.Module:
-    """On the device ``meta``, where it has sizes and no numbers. Raises a ValueError for an unknown one or option."""
-    if Path(name).is_file():
+    """On the device ``meta``, where it has sizes and no numbers.
+
+    Raises:
+        ValueError: for an unknown one, or options that are wrong, given twice, or given for a checkpoint.
+        FileNotFoundError: for a name that looks like a file's and is none.
+    """
+    if Path(name).is_file() or Path(name).suffix:
+        if options:
+            raise ValueError(f"{name} holds its own arguments: {' '.join(options)} would change nothing")
         return trained_network(Path(name))[0].to("meta")
     pairs = [option.partition("=") for option in options]
-    with torch.device("meta"):
-        return build({"class_path": PREFIX + name, "init_args": {key: number(value) for key, _, value in pairs}})
+    keys = [key for key, _, _ in pairs]
+    if wrong := [key for key, sign, value in pairs if not (key and sign and value) or keys.count(key) > 1]:
+        raise ValueError(f"options are name=value, each name once, got {wrong[0]!r} among {' '.join(options)}")
+    arguments = {key: number(value) for key, _, value in pairs}
+    return build_empty({"class_path": PREFIX + name, "init_args": arguments}, MAX_TENSORS)
+
+
+def costs_of(network: nn.Module, size: int) -> list[Cost]:
+    """Raises a ValueError for a network that does not take images of this size."""
+    try:
+        return count(network, torch.zeros(1, 3, size, size, device="meta"))
+    except RuntimeError as error:
+        raise ValueError(f"the network does not take images of side {size}: give another --size") from error
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,8 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given.size < 1:
             raise ValueError(f"--size must be at least 1, got {given.size}")
-        image = torch.zeros(1, 3, given.size, given.size, device="meta")
-        costs = count(network_of(given.network, given.options), image)
+        costs = costs_of(network_of(given.network, given.options), given.size)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -7,6 +7,9 @@
 - An ordinary layer has as many additions as multiplications; biases, activations and pooling are not counted.
 - 2 bits for a ternary weight, 32 for a real one. The norm inside an SPN layer is absorbed by its scalings.
 
+- A dense layer counts at every position of its input, a batch or layer norm at every entry of its output.
+- An embedding takes bits alone. Any other layer with parameters of its own is listed as not counted, with its bits.
+
 Characters are counted at the L - k + 1 windows within a word, as Kim et al. place them.
 """
 
@@ -17,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modules.strassen.layers import SPNLSTM, SPNConv1d, SPNConv2d, SPNLayer, SPNLinear
+from modules.strassen.layers import SPNLSTM, InnerNorm, SPNConv1d, SPNConv2d, SPNLayer, SPNLinear
 
 TERNARY_BITS, REAL_BITS = 2, 32
 
@@ -46,9 +49,9 @@ def spn_conv_cost(layer: SPNConv2d, height: int, width: int) -> tuple[Fraction, 
 
 
 def lstm_cost(layer: nn.LSTM) -> int:
-    """Matrices of one step, and three products of vectors a layer."""
-    sizes = [layer.input_size] + [layer.hidden_size] * (layer.num_layers - 1)
-    return sum(4 * layer.hidden_size * (size + layer.hidden_size) + 3 * layer.hidden_size for size in sizes)
+    """Matrices of one step, and three products of vectors a layer and direction."""
+    matrices = sum(parameter.numel() for parameter in layer.parameters() if parameter.dim() == 2)
+    return matrices + 3 * layer.hidden_size * layer.num_layers * (1 + layer.bidirectional)
 
 
 def spn_lstm_cost(layer: SPNLSTM) -> tuple[int, int]:
@@ -58,30 +61,41 @@ def spn_lstm_cost(layer: SPNLSTM) -> tuple[int, int]:
 
 
 def layer_cost(layer: nn.Module, output: Any) -> tuple[Fraction | int, Fraction | int] | None:
-    """Multiplications and additions for one input (image, or word of a sequence); None for what is not counted."""
+    """Multiplications and additions for one input; None for what is not counted."""
     if isinstance(layer, SPNConv2d):
         return spn_conv_cost(layer, *output.shape[-2:])
     if isinstance(layer, SPNConv1d):
         hidden = layer.units * output.shape[-1]
         return hidden, hidden * layer.inputs * layer.kernel
     if isinstance(layer, SPNLinear):
-        return layer.units, layer.units * (layer.inputs + layer.outputs)
+        hidden = layer.units * positions(output)
+        return hidden, hidden * (layer.inputs + layer.outputs)
     if isinstance(layer, SPNLSTM):
-        return spn_lstm_cost(layer)
+        multiplications, additions = spn_lstm_cost(layer)
+        return multiplications * positions(output[0]), additions * positions(output[0])
     if isinstance(layer, nn.Conv2d):
         return conv_cost(layer, *output.shape[-2:])
     if isinstance(layer, nn.Conv1d):
-        products = layer.in_channels * layer.kernel_size[0] * layer.out_channels * output.shape[-1]
+        products = layer.weight.numel() * output.shape[-1]
         return products, products
     if isinstance(layer, nn.Linear):
-        return layer.in_features * layer.out_features, layer.in_features * layer.out_features
+        products = layer.weight.numel() * positions(output)
+        return products, products
     if isinstance(layer, nn.LSTM):
-        return lstm_cost(layer), lstm_cost(layer)
-    if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d):
+        products = lstm_cost(layer) * positions(output[0])
+        return products, products
+    if isinstance(layer, nn.BatchNorm2d | nn.BatchNorm1d | nn.LayerNorm | nn.GroupNorm):
         return output[0].numel(), output[0].numel()
+    if isinstance(layer, nn.Embedding):
+        return 0, 0
     if is_highway(layer):
         return 2 * output.shape[-1], 2 * output.shape[-1]
     return None
+
+
+def positions(output: Tensor) -> int:
+    """How often a layer was applied whose features are the last dimension."""
+    return output[..., 0].numel()
 
 
 def is_highway(layer: nn.Module) -> bool:
@@ -126,9 +140,11 @@ def count(model: nn.Module, *inputs: Tensor) -> list[Cost]:
 
     def note(name: str, layer: nn.Module, output: Any) -> None:
         cost = layer_cost(layer, output[..., : -overhang[layer]] if overhang.get(layer) else output)
+        bits, kind = spn_bits(layer) if isinstance(layer, SPNLayer) else real_bits(layer), type(layer).__name__
+        if cost is None and bits and not isinstance(layer, InnerNorm):
+            cost, kind = (0, 0), f"{kind} (not counted)"
         if cost is not None:
-            bits = spn_bits(layer) if isinstance(layer, SPNLayer) else real_bits(layer)
-            found.append(Cost(name, type(layer).__name__, Fraction(cost[0]), Fraction(cost[1]), bits))
+            found.append(Cost(name, kind, Fraction(cost[0]), Fraction(cost[1]), bits))
 
     for name, layer in model.named_modules():
         hooks.append(layer.register_forward_hook(lambda m, _, output, name=name: note(name, m, output)))

@@ -19,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--base", type=int, choices=(2, 3), default=3, help="3: 1.6 bits a ternary weight, 2: 2 bits")
     given = parser.parse_args(arguments)
     try:
+        if given.file.exists() and given.checkpoint.exists() and given.file.samefile(given.checkpoint):
+            raise ValueError(f"{given.file} is the checkpoint itself: name another file to be written")
         network, config = trained_network(given.checkpoint)
         if not isinstance(network, SPNNetwork):
             raise ValueError(f"{given.checkpoint} holds a {type(network).__name__}, which has no SPN layers")

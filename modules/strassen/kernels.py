@@ -87,27 +87,36 @@ def add_signed(words, x, y):  # type: ignore[no-untyped-def]
 class PackedProduct:
     """``Collapsed.product`` on packed words for few columns; many go through an ordinary product.
 
-    Matrices are packed when they are first seen; they must not change afterwards.
+    A matrix is packed when it is first seen, and again after it was changed in place. It is kept, so that no other one
+    can come to lie where it is.
     """
 
     def __init__(self) -> None:
-        self.packed: dict[tuple[int, tuple[int, ...]], PackedMatrix] = {}
+        self.packed: dict[tuple[int, tuple[int, ...]], tuple[Tensor, int, PackedMatrix]] = {}
 
     def __call__(self, matrix: Tensor, columns: Tensor) -> Tensor:
         if columns.shape[1] > MAX_COLUMNS or columns.device.type != "cpu":
             return dense_product(matrix, columns)
         key = (matrix.data_ptr(), tuple(matrix.shape))
-        if key not in self.packed:
-            self.packed[key] = PackedMatrix(matrix)
+        kept, version, packed = self.packed.get(key, (None, 0, None))
+        if packed is None or kept is None or kept.data_ptr() != key[0] or version != matrix._version:
+            packed = PackedMatrix(matrix)
+            self.packed[key] = (matrix, matrix._version, packed)
         values = columns.detach().float().numpy()
-        done = [self.packed[key].times(values[:, c]) for c in range(values.shape[1])]
+        done = [packed.times(values[:, c]) for c in range(values.shape[1])]
         return torch.from_numpy(np.stack(done, axis=1)).to(columns.dtype)
 
 
 def use_packed_kernels(model: nn.Module) -> nn.Module:
-    """Let all collapsed layers of ``model`` compute on packed words; returns it."""
+    """Let all collapsed layers of ``model`` compute on packed words; returns it.
+
+    Raises:
+        ValueError: if there are none.
+    """
     product = PackedProduct()
-    for layer in model.modules():
-        if isinstance(layer, Collapsed):
-            layer.product = product
+    collapsed = [layer for layer in model.modules() if isinstance(layer, Collapsed)]
+    if not collapsed:
+        raise ValueError(f"a {type(model).__name__} without collapsed layers has nothing to pack: collapse it first")
+    for layer in collapsed:
+        layer.product = product
     return model

@@ -143,7 +143,7 @@ class SPNLinear(SPNLayer):
         draw_xavier(self.second, self.units, self.outputs, self.magnitude)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = functional.linear(x.flatten(0, -2), self.in_use(self.first))
+        hidden = functional.linear(x.reshape(-1, self.inputs), self.in_use(self.first))
         y = functional.linear(self.inner(hidden), self.in_use(self.second), self.bias)
         return y.view(*x.shape[:-1], self.outputs)
 
@@ -202,6 +202,8 @@ class SPNConv2d(SPNLayer, PatchGeometry):
     ) -> None:
         super().__init__(quantizer)
         check_sizes(inputs=inputs, outputs=outputs, units=units, kernel=kernel, stride=stride, patch=patch)
+        if padding < 0:
+            raise ValueError(f"padding of an SPN layer must be at least 0, got {padding}")
         if groups < 1 or inputs % groups or units % groups:
             raise ValueError(f"groups {groups} must divide the {inputs} input channels and the {units} hidden units")
         self.inputs, self.outputs, self.units = inputs, outputs, units

@@ -26,6 +26,14 @@ def missed(logits: Tensor, label: Tensor, top: int = 1) -> Tensor:
     return 100.0 * (best != label.unsqueeze(1)).all(1).float()
 
 
+def check_labels(label: Tensor, logits: Tensor) -> None:
+    """Raise a ValueError for labels that the network has no logit for; on a GPU, which would wait, nothing is done."""
+    if label.device.type == "cpu" and int(label.max()) >= logits.shape[1]:
+        raise ValueError(
+            f"the data have a class {int(label.max())}, the network has {logits.shape[1]} classes: set num_classes"
+        )
+
+
 class StrassenClassifier(LightningModule):
     """Train ``network``, an ordinary one or one with SPN layers, on labels and, with a teacher, on its logits.
 
@@ -42,7 +50,8 @@ class StrassenClassifier(LightningModule):
         mean, std: of the three channels, in 0..1.
 
     Raises:
-        ValueError: for a teacher without weights or the other way round, or weights of another network.
+        ValueError: for a teacher without weights or the other way round, weights of another network, or ``lmbda`` or
+            ``temperature`` without a teacher; in training, for a teacher or labels with other classes than the network.
         FileNotFoundError: at the start of a fit, if ``teacher_weights`` does not exist.
     """
 
@@ -62,6 +71,8 @@ class StrassenClassifier(LightningModule):
         self.save_hyperparameters()
         check_teacher(teacher, teacher_weights)
         check_weights(lmbda, temperature)
+        if teacher is None and (lmbda, temperature) != (0.5, 1.0):
+            raise ValueError(f"lmbda {lmbda} and temperature {temperature} act with a teacher only: give one")
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.teacher = None if teacher is None else Frozen(teacher.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
@@ -89,10 +100,14 @@ class StrassenClassifier(LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         x, label = self.normalized(batch["image"]), batch["label"]
         logits = self.network(x)
+        check_labels(label, logits)
         if self.teacher is None:
             loss = functional.cross_entropy(logits, label)
         else:
-            loss = distillation(logits, self.teacher(x), label, self.lmbda, self.temperature)
+            known = self.teacher(x)
+            if known.shape != logits.shape:
+                raise ValueError(f"the teacher has {known.shape[1]} classes, the network {logits.shape[1]}: give one")
+            loss = distillation(logits, known, label, self.lmbda, self.temperature)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(label))
         self.log_error("train/error", logits.detach(), label)
         return loss
@@ -109,6 +124,7 @@ class StrassenClassifier(LightningModule):
 
     def evaluation_step(self, split: str, batch: Batch) -> None:
         logits, label = self(batch["image"]), batch["label"]
+        check_labels(label, logits)
         self.log_error(f"{split}/error", logits, label)
         self.log_error(f"{split}/error_top5", logits, label, 5)
         loss = functional.cross_entropy(logits, label)

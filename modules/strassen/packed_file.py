@@ -13,9 +13,10 @@ All integers little endian::
     checksum        8  BLAKE2b of everything before
 
 ``unpack`` trusts nothing: every length is checked against the bytes that are there before anything is allocated. Only
-classes of modules/strassen/nets.py are built from a file.
+classes of modules/strassen/nets.py are built from a file, without memory, and the file's tensors put into them.
 """
 
+import copy
 import json
 import math
 import struct
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 
 from modules.components.checkpoint_file import CheckpointError
 from modules.components.coding.container import CorruptFileError, digest
-from modules.components.coding.model_file import read_network_config
+from modules.components.coding.model_file import at_most, read_network_config
 from modules.strassen import nets
 from modules.strassen.collapse import collapse
 from modules.strassen.conversion import SPNNetwork
@@ -116,7 +117,7 @@ def unpack_body(body: memoryview, base: int) -> PackedNetwork:
 
 def read_entry(data: memoryview, kind: str, shape: tuple[Any, ...], base: int, name: str) -> tuple[Tensor, int]:
     """A tensor off the front of ``data``, and how many bytes it takes."""
-    is_shape = len(shape) <= MAX_DIMENSIONS and all(type(size) is int and 0 <= size < 1 << 32 for size in shape)
+    is_shape = len(shape) <= MAX_DIMENSIONS and all(type(size) is int and 0 < size < 1 << 32 for size in shape)
     if not is_shape or kind not in ("ternary", "real"):
         raise CorruptFileError(f"{name} has an impossible shape or kind")
     count = math.prod(shape)
@@ -157,8 +158,26 @@ def build(network: dict[str, Any]) -> nn.Module:
         raise CorruptFileError(f"{network['class_path']} is no network of {PREFIX[:-1]}: pass your own network")
     try:
         return made(**network["init_args"])
-    except (TypeError, ValueError) as error:
-        raise CorruptFileError(f"{name} cannot be built from its arguments: {error}") from error
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last two from impossible sizes
+        raise CorruptFileError(f"{name} cannot be built from its arguments: {' '.join(str(error).split())}") from error
+
+
+def build_empty(network: dict[str, Any], tensors: int) -> nn.Module:
+    """The same on the device ``meta``: sizes without numbers, and a ValueError where it has many more tensors.
+
+    A few words of a file may ask for more than the machine has.
+    """
+    with torch.device("meta"), at_most(10 * tensors + 100):
+        return build(network)
+
+
+def forms(state: dict[str, Tensor]) -> dict[str, tuple[tuple[int, ...], bool]]:
+    """Shape of each tensor, and whether it is ternary; not of the stages, which a file holds as real numbers."""
+    return {
+        name: (tuple(tensor.shape), tensor.dtype == torch.int8)
+        for name, tensor in state.items()
+        if not name.endswith("_extra_state")
+    }
 
 
 def trained_network(checkpoint: Path) -> tuple[nn.Module, dict[str, Any]]:
@@ -168,6 +187,9 @@ def trained_network(checkpoint: Path) -> tuple[nn.Module, dict[str, Any]]:
         FileNotFoundError, ValueError: if it cannot be read or holds another network.
     """
     config, state = read_network_config(checkpoint)
+    empty = build_empty(config, len(state))
+    if forms(empty.state_dict()) != forms(state):
+        raise CheckpointError(f"{checkpoint} does not fit its own {type(empty).__name__}")
     network = build(config)
     try:
         network.load_state_dict(state)
@@ -190,14 +212,17 @@ def load_packed(path: Path, network: SPNNetwork | None = None) -> nn.Module:
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     content = unpack(path.read_bytes())
-    skeleton = build(content.network) if network is None else network
+    skeleton = build_empty(content.network, len(content.state)) if network is None else network
     if not isinstance(skeleton, SPNNetwork):
         raise CorruptFileError(f"{path} names a {type(skeleton).__name__}, which has no SPN layers")
     if skeleton.stage == "full":
+        skeleton = copy.deepcopy(skeleton)
         skeleton.stage = "quantized"
     model = collapse(skeleton)
     try:
-        model.load_state_dict(content.state)
-    except RuntimeError as error:
+        if forms(model.state_dict()) != forms(content.state):
+            raise ValueError("other names, shapes or kinds")
+        model.load_state_dict(content.state, assign=network is None)
+    except (RuntimeError, ValueError) as error:
         raise CorruptFileError(f"{path} does not fit a {type(skeleton).__name__}") from error
     return model

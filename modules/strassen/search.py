@@ -40,9 +40,20 @@ class MatmulSearch(LightningModule):
         self.save_hyperparameters()
         self.network, self.optimizer = network, optimizer
 
+    def on_fit_start(self) -> None:
+        if self.trainer.world_size > 1:
+            raise ValueError("a search trains all its starts on one device: set trainer.devices and num_nodes to 1")
+
     def losses(self, batch: Batch) -> Tensor:
-        """Half the squared error of each start [S], mean over pairs and entries of the product."""
+        """Half the squared error of each start [S], mean over pairs and entries of the product.
+
+        Raises:
+            ValueError: for matrices of other sides than the network's.
+        """
         left, right = batch["left"], batch["right"]
+        found = (*left.shape[1:], right.shape[2])
+        if found != self.network.sides:
+            raise ValueError(f"the data have n, m, p = {found}, the network has {self.network.sides}: set both")
         expected = (left @ right).to(self.network.first)
         return 0.5 * (self.network(left, right) - expected).square().flatten(1).mean(1)
 

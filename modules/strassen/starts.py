@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from modules.strassen.bilinear import Algorithm, exact_starts, rounded
+from modules.strassen.bilinear import MAX_RANK, MAX_SIDE, Algorithm, exact_starts, rounded
 
 STAGES = ("full", "quantized")
+MAX_WEIGHTS = 1 << 28
+"""Of all starts together: 2 GiB."""
 
 
 class BilinearStarts(nn.Module):
@@ -22,7 +24,8 @@ class BilinearStarts(nn.Module):
         seed: of the weights.
 
     Raises:
-        ValueError: for sizes below 1.
+        ValueError: for sizes below 1, sides or a rank that a file of algorithms does not take, or more than
+            ``MAX_WEIGHTS`` weights.
     """
 
     def __init__(
@@ -31,6 +34,10 @@ class BilinearStarts(nn.Module):
         super().__init__()
         if min(n, m, p, rank, starts) < 1:
             raise ValueError(f"n, m, p, rank and starts must be at least 1, got {n}, {m}, {p}, {rank}, {starts}")
+        if max(n, m, p) > MAX_SIDE or rank > MAX_RANK:
+            raise ValueError(f"sides go up to {MAX_SIDE} and the rank to {MAX_RANK}, got {n}, {m}, {p} and {rank}")
+        if (weights := starts * rank * (n * m + m * p + n * p)) > MAX_WEIGHTS:
+            raise ValueError(f"{starts} starts have {weights} weights, more than {MAX_WEIGHTS}: take fewer")
         self.sides, self.clip, self.stage = (n, m, p), clip, "full"
         generator = torch.Generator().manual_seed(seed)
         sizes = (n * m, m * p, n * p)

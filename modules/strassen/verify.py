@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from modules.strassen.additions import count_additions
+from modules.strassen.additions import count_additions, is_small, plain_additions
 from modules.strassen.algorithm_file import read_algorithms
 from modules.strassen.bilinear import Algorithm, is_exact, multiplies_blocks
 
@@ -22,7 +22,9 @@ def describe(algorithm: Algorithm, number: int) -> tuple[bool, str]:
     if not proven:
         return False, f"{line}: NOT exact"
     if ternary:
-        line += " in -1, 0, 1, {} additions, {} with shared sums".format(*count_additions(algorithm))
+        line += f" in -1, 0, 1, {sum(plain_additions(part) for part in algorithm[1:])} additions"
+    if ternary and is_small(algorithm):
+        line += f", {count_additions(algorithm)[1]} with shared sums"
     return True, f"{line}: exact"
 
 

@@ -137,7 +137,7 @@ TINY: dict[str, Callable[[Path], list[str]]] = {
 }
 """Writes a set of a few items in its layout below the root and gives the options that make the data small."""
 
-SMALL_MODELS = {"born_again": born_again, "cpm": cpm, "strassen": strassen}
+SMALL_MODELS = {"born_again": born_again, "cpm": cpm, "strassen": strassen, "strassen_short": strassen}
 """The same for what else the experiment of a sweep needs."""
 
 

@@ -162,7 +162,7 @@ def _see_that_it_fits(
     """
     if large := {name: value for name, value in arguments.items() if isinstance(value, int) and value > MAX_ARGUMENT}:
         raise ValueError(f"its arguments {large} are more than {MAX_ARGUMENT}")
-    with torch.device("meta"), _at_most(10 * len(state) + 100):
+    with torch.device("meta"), at_most(10 * len(state) + 100):
         network = network_class(**arguments)
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -174,7 +174,7 @@ def _see_that_it_fits(
 
 
 @contextlib.contextmanager
-def _at_most(parameters: int) -> Iterator[None]:
+def at_most(parameters: int) -> Iterator[None]:
     """Networks that are built meanwhile may not register more; a stack of a billion layers would never end."""
     count = itertools.count(1)
 

@@ -126,11 +126,12 @@ def test_bayes_lives_with_failures_and_numbers_that_are_none() -> None:
         ("grid", {"lr": {"min": 0.0, "max": 1.0}, "a": {"value": 1}}, "which lr has not"),
         ("random", {"lr": {"distribution": "gamma"}}, "unknown distribution 'gamma'"),
         ("bayes", {"lr": {"distribution": "gamma"}}, "unknown distribution 'gamma'"),
+        ("bayes", {"lr": {"min": 0, "max": 1}}, "method bayes needs metric"),
     ],
 )
 def test_what_cannot_be_searched(method: str, parameters: dict[str, Any], line: str) -> None:
     with pytest.raises(ValueError, match=line):
-        search(method, parameters)
+        search_of({"parameters": parameters}, method, 0)
 
 
 def test_bayes_without_optuna_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,8 @@ from modules.strassen.bilinear import (
     rounded,
     sides,
 )
+from modules.strassen.compose import compose
+from modules.strassen.compose import main as main_of_compose
 from modules.strassen.symmetry import canonical, change_basis, count_different, rank_pattern, signed_canonical
 
 POSTER = Algorithm(
@@ -205,6 +207,52 @@ def test_damaged_files_are_refused_in_one_line(
         read_algorithms(tmp_path / "a.json")
     assert verify.main([str(tmp_path / "a.json")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_large_algorithms_are_proven_without_sharing_sums(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    large = schoolbook(6, 6, 6)
+    assert is_exact(large)
+    (tmp_path / "a.json").write_text(to_json([large], large.shape))
+    assert verify.main([str(tmp_path / "a.json")]) == 0
+    assert "216 multiplications in -1, 0, 1, 180 additions: exact" in capsys.readouterr().out
+
+
+def test_two_algorithms_make_one_for_larger_matrices() -> None:
+    twice = compose(POSTER, STRASSEN)
+    assert twice.shape == (4, 4, 4) and twice.rank == 49 and is_exact(twice) and multiplies_blocks(twice)
+    wide = compose(schoolbook(2, 3, 1), schoolbook(1, 2, 3))
+    assert wide.shape == (2, 6, 3) and wide.rank == 36 and is_exact(wide) and multiplies_blocks(wide)
+    with pytest.raises(ValueError, match="sides up to 16"):
+        compose(schoolbook(1, 1, 9), schoolbook(1, 1, 2))
+    with pytest.raises(ValueError, match="4096 products"):
+        compose(schoolbook(9, 9, 9), schoolbook(1, 2, 3))
+    loud = Algorithm((1, 1, 1), np.array([[100]]), np.array([[1]]), np.array([[1]]))
+    with pytest.raises(ValueError, match="entries up to 10000"):
+        compose(loud, loud)
+
+
+def test_composing_by_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    wrong = Algorithm(POSTER.shape, POSTER.first, POSTER.second, -POSTER.third)
+    (tmp_path / "a.json").write_text(to_json([wrong, POSTER, STRASSEN], (2, 2, 2)))
+    names = [str(tmp_path / name) for name in ("a.json", "a.json", "b.json")]
+    assert main_of_compose(names) == 0
+    assert "49 multiplications in -1, 0, 1, 474 additions, 163 with shared sums: exact" in capsys.readouterr().out
+    [found] = read_algorithms(tmp_path / "b.json")
+    assert canonical(found) == canonical(compose(POSTER, POSTER))  # 15 additions with shared sums against 18
+    large = schoolbook(6, 6, 6)
+    (tmp_path / "large.json").write_text(to_json([large], large.shape))
+    assert main_of_compose([str(tmp_path / "a.json"), str(tmp_path / "large.json"), str(tmp_path / "c.json")]) == 0
+    assert read_algorithms(tmp_path / "c.json")[0].shape == (12, 12, 12)
+    (tmp_path / "none.json").write_text(to_json([wrong], (2, 2, 2)))
+    for files, message in (
+        (["a.json", "a.json", "a.json"], "one of the files to be read"),
+        (["a.json", "none.json", "c.json"], "holds no exact algorithm"),
+        (["a.json", "gone.json", "c.json"], "no file"),
+        (["a.json", "b.json", "gone/c.json"], "No such file"),
+    ):
+        assert main_of_compose([str(tmp_path / file) for file in files]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
 
 
 def test_a_missing_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

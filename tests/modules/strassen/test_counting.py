@@ -121,6 +121,22 @@ def test_the_lstm_of_the_sheet() -> None:
     assert cost.bits == 2 * sum(4 * 325 * (width + 650) for width in widths) + 32 * (16 * 325 + 16 * 650)
 
 
+def test_what_is_applied_often_is_counted_often_and_what_is_unknown_is_told() -> None:
+    model = nn.Sequential(nn.Embedding(9, 4), nn.LSTM(4, 3, bidirectional=True))
+    embedding, lstm = count(model, torch.zeros(5, 1, dtype=torch.int64))
+    assert embedding.multiplications == embedding.additions == 0 and embedding.bits == 32 * 36
+    assert lstm.multiplications == lstm.additions == 5 * 2 * (4 * 3 * (4 + 3) + 3 * 3)
+    model = nn.Sequential(nn.Linear(4, 6), SPNLinear(6, 2, 3), SPNLSTM(2, 2, 1, 2))
+    dense, spn, recurrent = count(model, torch.zeros(7, 1, 4))
+    assert dense.multiplications == 7 * 24 and spn.multiplications == 7 * 3 and spn.additions == 7 * 3 * 8
+    assert recurrent.multiplications == 7 * (8 * 2 + 3 * 2)
+    model = nn.Sequential(nn.Conv1d(4, 6, 3, groups=2), nn.GroupNorm(2, 6), nn.PReLU(), nn.LayerNorm(5), nn.Softmax(2))
+    conv, group, unknown, layer = count(model, torch.zeros(1, 4, 7))
+    assert conv.multiplications == 2 * 3 * 6 * 5
+    assert group.multiplications == layer.multiplications == 30
+    assert (unknown.kind, unknown.multiplications, unknown.bits) == ("PReLU (not counted)", 0, 32)
+
+
 def test_counting_changes_nothing() -> None:
     network = SPNResNet20(width=4, blocks=1).train()
     state = {name: value.clone() for name, value in network.state_dict().items()}

@@ -1,5 +1,6 @@
 """The collapsed and packed forms: the same outputs, files that come back or are refused, the kernel, the commands."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from modules.strassen import costs, export
 from modules.strassen.collapse import collapse
 from modules.strassen.conversion import Rule, SPNNetwork
 from modules.strassen.kernels import MAX_COLUMNS, PackedMatrix, PackedProduct, use_packed_kernels
-from modules.strassen.layers import SPNLSTM, SPNConv1d, SPNLayer
+from modules.strassen.layers import SPNLSTM, SPNConv1d, SPNLayer, SPNLinear
 from modules.strassen.nets import SPNVGG7, ResNet20, SPNResNet20
-from modules.strassen.packed_file import PackedNetwork, load_packed, pack, save_packed, unpack
+from modules.strassen.packed_file import PackedNetwork, load_packed, pack, save_packed, trained_network, unpack
 from modules.strassen.packing import pack_ternary, unpack_ternary
 from tests.modules.strassen.test_layers import own_model, seeded, small
 
@@ -65,7 +66,18 @@ def test_the_collapsed_character_convolution() -> None:
     torch.testing.assert_close(collapse(model)(x), model.eval()(x), atol=1e-5, rtol=1e-5)
 
 
+def test_a_single_layer_collapses_and_takes_any_leading_sizes() -> None:
+    seeded()
+    layer = SPNLinear(3, 5, 4)
+    layer(torch.randn(20, 3))
+    layer.eval().advance("frozen")
+    for x in (torch.randn(2, 6, 3), torch.randn(3)):
+        torch.testing.assert_close(collapse(layer)(x), layer(x), atol=1e-5, rtol=1e-5)
+
+
 def test_what_does_not_collapse_is_told() -> None:
+    with pytest.raises(ValueError, match="a SPNResNet20 without collapsed layers"):
+        use_packed_kernels(small())
     with pytest.raises(ValueError, match="only ternary layers"):
         collapse(small())
     lstm = nn.Sequential(SPNLSTM(2, 2, 1, 2))
@@ -128,6 +140,30 @@ def test_few_columns_go_through_the_kernel_and_many_do_not(monkeypatch: pytest.M
     assert calls == [33] * (1 + MAX_COLUMNS) and len(product.packed) == 1
     other = torch.randint(-1, 2, (7, 33), dtype=torch.int8)
     torch.testing.assert_close(product(other, x[:, :2]), other.float() @ x[:, :2])
+
+
+def test_a_changed_or_lost_matrix_is_not_taken_for_the_old_one() -> None:
+    seeded()
+    product, x = PackedProduct(), torch.randn(33, 1)
+    matrix = torch.randint(-1, 2, (7, 33), dtype=torch.int8)
+    product(matrix, x)
+    matrix.neg_()
+    torch.testing.assert_close(product(matrix, x), matrix.float() @ x)
+    address = matrix.data_ptr()
+    del matrix
+    others = [torch.randint(-1, 2, (7, 33), dtype=torch.int8) for _ in range(20)]
+    assert all(other.data_ptr() != address for other in others)
+    for other in others:
+        torch.testing.assert_close(product(other, x), other.float() @ x)
+    copied = copy.deepcopy(product)
+    torch.testing.assert_close(copied(others[0].neg_(), x), others[0].float() @ x)
+
+
+def test_numbers_that_are_not_finite_are_not_exported() -> None:
+    network = trained(small(), 16)
+    network.spn_layers()[2].second.data[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        collapse(network)
 
 
 CONFIG = {"class_path": "modules.strassen.nets.SPNResNet20", "init_args": {"width": 4, "blocks": 1}}
@@ -198,6 +234,7 @@ def forged(old: bytes, new: bytes, payload: bytes | None = None) -> bytes:
         (forged(b"[1, 3]", b"[4294967295, 4294967295]"), "first is longer than the file"),
         (forged(b"[1, 3]", b"[-1, 3]"), "impossible shape"),
         (forged(b"[1, 3]", b"[1.0, 3]"), "impossible shape"),
+        (forged(b"[1, 3]", b"[0, 3]"), "impossible shape"),
         (forged(b"[1, 3]", b"[1, 3, 1, 1, 1, 1]"), "impossible shape"),
         (forged(b"[1, 3]", b"[1, 2]"), "no ternary numbers"),
         (forged(b'"real"', b'"code"'), "impossible shape or kind"),
@@ -227,6 +264,36 @@ def test_only_networks_of_this_project_are_built(tmp_path: Path) -> None:
         pack(content(), 4)
 
 
+@pytest.mark.parametrize(
+    "arguments", [{"width": 1 << 40}, {"width": 1 << 62}, {"blocks": 1 << 40}, {"ratio": float("inf")}, {"ratio": 1e30}]
+)
+def test_a_few_words_do_not_take_the_memory(arguments: dict, tmp_path: Path) -> None:
+    state = {f"network.{name}": tensor for name, tensor in small().state_dict().items()}
+    config = CONFIG | {"init_args": CONFIG["init_args"] | arguments}  # type: ignore[operator]
+    (tmp_path / "a.pstn").write_bytes(pack(PackedNetwork(config, content().state)))
+    torch.save({"hyper_parameters": {"network": config}, "state_dict": state}, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match=r"cannot be built|does not fit"):
+        load_packed(tmp_path / "a.pstn")
+    with pytest.raises(ValueError, match=r"cannot be built|does not fit"):
+        trained_network(tmp_path / "a.ckpt")
+
+
+def test_kinds_and_names_must_fit(tmp_path: Path) -> None:
+    network = trained(small(), 16)
+    state = collapse(network).state_dict()
+    name = next(name for name, tensor in state.items() if tensor.dtype == torch.int8)
+    for changed in (state | {name: state[name].float()}, state | {"more": state[name]}):
+        (tmp_path / "a.pstn").write_bytes(pack(PackedNetwork(CONFIG, changed)))
+        with pytest.raises(CorruptFileError, match="does not fit"):
+            load_packed(tmp_path / "a.pstn")
+        with pytest.raises(CorruptFileError, match="does not fit"):
+            load_packed(tmp_path / "a.pstn", small())
+    skeleton = small()
+    save_packed(tmp_path / "a.pstn", network, CONFIG)
+    load_packed(tmp_path / "a.pstn", skeleton)
+    assert skeleton.stage == "full"  # it is the form alone that is taken from it
+
+
 def test_export_by_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     network = trained(small(), 16)
     state: dict[str, Tensor] = {f"network.{name}": value for name, value in network.state_dict().items()}
@@ -235,6 +302,14 @@ def test_export_by_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> Non
     x = torch.randn(1, 3, 16, 16)
     torch.testing.assert_close(load_packed(tmp_path / "a.pstn")(x), network(x), atol=1e-5, rtol=1e-5)
     assert f"{(tmp_path / 'a.pstn').stat().st_size:,} bytes" in capsys.readouterr().out
+    before = (tmp_path / "a.ckpt").read_bytes()
+    assert export.main([str(tmp_path / "a.ckpt"), str(tmp_path / "a.ckpt")]) == 2
+    assert "the checkpoint itself" in capsys.readouterr().err and (tmp_path / "a.ckpt").read_bytes() == before
+    assert costs.main([str(tmp_path / "a.ckpt"), "--size", "16"]) == 0
+    assert "total" in capsys.readouterr().out
+    for wrong in ([str(tmp_path / "a.ckpt"), "ratio=2"], [str(tmp_path / "gone.ckpt")]):
+        assert costs.main(wrong) == 2
+        assert capsys.readouterr().err.count("\n") == 1
     plain_config = {"class_path": "modules.strassen.nets.ResNet20", "init_args": {"width": 4, "blocks": 1}}
     state = {f"network.{k}": v for k, v in ResNet20(width=4, blocks=1).state_dict().items()}
     torch.save({"hyper_parameters": {"network": plain_config}, "state_dict": state}, tmp_path / "b.ckpt")
@@ -245,6 +320,20 @@ def test_export_by_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> Non
 def test_costs_by_command(capsys: pytest.CaptureFixture) -> None:
     assert costs.main(["SPNResNet18", "--size", "224", "ratio=6", "patch=2"]) == 0
     assert "6,721,280" in capsys.readouterr().out
-    for wrong in (["Nothing"], ["nn"], ["SPNResNet20", "depth=3"], ["ResNet20", "--size", "0"]):
+    for wrong, message in (
+        (["Nothing"], "is no network"),
+        (["nn"], "is no network"),
+        (["SPNResNet20", "depth=3"], "depth"),
+        (["SPNResNet20", "ratio=2", "ratio=3"], "each name once, got 'ratio'"),
+        (["SPNResNet20", "ratio"], "name=value"),
+        (["SPNResNet20", "ratio="], "name=value"),
+        (["SPNResNet20", "ratio=inf"], "ratio"),
+        (["SPNResNet20", "ratio=0.01"], "leaves no hidden unit"),
+        (["SPNResNet20", "width=4611686018427387904"], "cannot be built"),
+        (["SPNVGG7", "--size", "16"], "does not take images of side 16"),
+        (["VGG7", "--size", "4"], "does not take images of side 4"),
+        (["ResNet20", "--size", "0"], "at least 1"),
+    ):
         assert costs.main(wrong) == 2
-        assert capsys.readouterr().err.count("\n") == 1
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from modules.strassen.conversion import Rule, convert
+from modules.strassen.conversion import Rule, SPNNetwork, convert
 from modules.strassen.layers import SPNLSTM, InnerNorm, SPNConv1d, SPNConv2d, SPNLayer, SPNLinear
 from modules.strassen.nets import SPNResNet20
 from modules.strassen.quantizers import straight_through, ternarize
@@ -182,6 +182,8 @@ def test_initialisation() -> None:
         (lambda: SPNLinear(3, 3, 0), "units of an SPN layer must be at least 1, got 0"),
         (lambda: SPNConv2d(3, 3, 3, patch=0), "patch"),
         (lambda: SPNConv2d(3, 4, 4, groups=2), "groups 2 must divide"),
+        (lambda: SPNConv2d(4, 4, 4, groups=0), "groups 0 must divide"),
+        (lambda: SPNConv2d(3, 3, 3, padding=-1), "padding of an SPN layer must be at least 0, got -1"),
         (lambda: SPNConv1d(3, 4, 0), "kernel"),
         (lambda: SPNLinear(3, 3, 3, quantizer="none"), "quantizer must be"),
         (lambda: SPNLSTM(3, 3, 1, 0), "units"),
@@ -248,6 +250,67 @@ def test_a_shared_layer_stays_shared() -> None:
 def test_what_cannot_be_converted_is_named(model: nn.Module, rule: Rule, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         convert(model, [rule])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": "("}, "no regular expression"),
+        ({"kind": "dense"}, "kind must be conv, conv1d, linear, lstm"),
+        ({"ratio": 0}, "ratio and magnitude must be above 0"),
+        ({"ratio": float("inf")}, "ratio and magnitude must be above 0"),
+        ({"magnitude": 0}, "ratio and magnitude must be above 0"),
+        ({"units": 0}, "units must be at least 1"),
+        ({"units": 3, "ratio": 2.0}, "without a ratio"),
+        ({"kind": "linear", "patch": 2}, "neither patch nor groups"),
+        ({"kind": "lstm", "groups": 2}, "neither patch nor groups"),
+        ({"kind": "linear", "kernel": 3}, "has no kernel"),
+    ],
+)
+def test_rules_without_sense_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Rule(**options)
+
+
+def test_derived_classes_are_not_replaced() -> None:
+    """Attention reads the matrix of its last layer itself; a parametrised layer computes its weight."""
+    with pytest.raises(ValueError, match="out_proj: a NonDynamicallyQuantizableLinear is more than an ordinary layer"):
+        convert(nn.MultiheadAttention(4, 2), [Rule()])
+    weighed = nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))
+    with pytest.raises(ValueError, match="0: a ParametrizedLinear"):
+        convert(nn.Sequential(weighed), [Rule()])
+
+
+def test_new_layers_are_where_and_what_the_old_ones_were() -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 1), nn.LSTM(2, 3)).double().eval()
+    converted = convert(model, [Rule()])
+    assert not any(module.training for module in converted.modules())
+    assert all(parameter.dtype == torch.float64 for parameter in converted.parameters())
+    assert all(p.is_meta for p in convert(nn.Sequential(nn.Linear(2, 2, device="meta")), [Rule()]).parameters())
+    trained = convert(nn.Sequential(nn.Linear(2, 2)).train(), [Rule()])
+    assert all(module.training for module in trained.modules())
+
+
+def test_a_dense_layer_takes_any_leading_sizes() -> None:
+    seeded()
+    layer = SPNLinear(3, 5, 4).eval()
+    x = torch.randn(2, 6, 3)
+    expected = torch.stack([layer(row) for row in x.flatten(0, 1)]).view(2, 6, 5)
+    torch.testing.assert_close(layer(x), expected)
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor, *, factor: float = 1.0) -> torch.Tensor:
+        return factor * self.linear(x)
+
+
+def test_arguments_by_name_reach_the_network() -> None:
+    network, x = SPNNetwork(Scaled(), [Rule()]).eval(), torch.randn(2, 3)
+    torch.testing.assert_close(network(x, factor=3.0), 3 * network(x))
 
 
 def small() -> SPNResNet20:

@@ -57,14 +57,25 @@ def batch() -> dict[str, torch.Tensor]:
     return {"image": image, "label": torch.randint(10, (8,), generator=generator)}
 
 
+def test_other_classes_are_told() -> None:
+    wrong = batch() | {"label": torch.full((8,), 10)}
+    module = quiet()
+    for step in (module.training_step, module.validation_step):
+        with pytest.raises(ValueError, match="the data have a class 10, the network has 10 classes"):
+            step(wrong, 0)
+    module.teacher = Frozen(ResNet20(num_classes=7, width=4, blocks=1))
+    with pytest.raises(ValueError, match="the teacher has 7 classes, the network 10"):
+        module.training_step(batch(), 0)
+
+
 def test_labels_alone_and_with_a_teacher() -> None:
-    module, data = quiet(mean=(0.5, 0.25, 0.0), std=(0.5, 1.0, 2.0), lmbda=0.3, temperature=2.0), batch()
+    module, data = quiet(mean=(0.5, 0.25, 0.0), std=(0.5, 1.0, 2.0)), batch()
     x = module.normalized(data["image"])
     torch.testing.assert_close(x[:, 1], data["image"][:, 1] / 255 - 0.25)
     logits = module(data["image"])
     torch.testing.assert_close(module.training_step(data, 0), cross_entropy(logits, data["label"]))
     teacher = ResNet20(width=4, blocks=1).eval()
-    module.teacher = Frozen(teacher)
+    module.teacher, module.lmbda, module.temperature = Frozen(teacher), 0.3, 2.0
     expected = distillation(logits, teacher(x), data["label"], 0.3, 2.0)
     torch.testing.assert_close(module.training_step(data, 0), expected)
     torch.testing.assert_close(module.predict_step(data, 0).sum(1), torch.ones(8))
@@ -77,6 +88,9 @@ def test_mistakes_with_a_teacher_are_told(tmp_path: Path) -> None:
     for options in ({"lmbda": 1.5}, {"temperature": 0.0}):
         with pytest.raises(ValueError, match="lmbda must be in"):
             quiet(teacher=ResNet20(), teacher_weights=path, **options)
+    for options in ({"lmbda": 0.3}, {"temperature": 2.0}):
+        with pytest.raises(ValueError, match="act with a teacher only"):
+            quiet(**options)
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         quiet(teacher=ResNet20(), teacher_weights=path).setup("fit")
     weights = {f"network.{name}": value for name, value in ResNet20(width=4).state_dict().items()}

@@ -1,6 +1,7 @@
 """Learning to multiply: the equations of an iteration, exact algorithms, resuming, gradients of independent starts."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import yaml
 from datamodules.matrix_products import MatrixProducts
 from modules.strassen.algorithm_file import read_algorithms
 from modules.strassen.bilinear import defects, is_exact, product_tensor
-from modules.strassen.levenberg_marquardt import LevenbergMarquardt, gauss_newton, gradient
+from modules.strassen.levenberg_marquardt import LevenbergMarquardt, Terms, balance, gauss_newton, gradient
 from modules.strassen.search import MatmulSearch
 from modules.strassen.starts import BilinearStarts
 from tests.modules.strassen.test_bilinear import POSTER
@@ -37,38 +38,112 @@ def test_gauss_newton_against_the_jacobian() -> None:
         torch.testing.assert_close(gradient(*weights, defects(*weights, target))[start], jacobian.T @ errors(x))
 
 
-def objective(optimizer: LevenbergMarquardt, network: BilinearStarts, terms: tuple[float, float]) -> torch.Tensor:
-    """The formula of the docstring."""
+def objective(network: BilinearStarts, terms: Terms, magnitudes: list[np.ndarray]) -> torch.Tensor:
+    """The formula of the docstring; ``magnitudes`` are what the sum of magnitudes is weighted by."""
     total = []
-    for a, b, c in zip(*(weight.detach().numpy() for weight in network.weights), strict=True):
+    for a, b, c, held in zip(*(weight.detach().numpy() for weight in network.weights), magnitudes, strict=True):
         x = np.concatenate([a.ravel(), b.ravel(), c.ravel()])
         error = np.einsum("qo,qa,qb->oab", c, a, b) - product_tensor(*network.sides)
-        total.append((error**2).sum() + terms[0] * (x**2).sum() + terms[1] * ((x * (x**2 - 1)) ** 2).sum())
+        value = (error**2).sum() + terms.regularization * (x**2).sum() + terms.pull * ((x * (x**2 - 1)) ** 2).sum()
+        total.append(value + terms.sparsity * (x**2 / np.sqrt(held**2 + terms.smoothing**2)).sum())
     return torch.tensor(total)
 
 
-@pytest.mark.parametrize("free_iterations", [100, 0])
-def test_no_iteration_raises_the_objective(free_iterations: int) -> None:
+def flat(network: BilinearStarts) -> list[np.ndarray]:
+    return list(torch.cat([weight.detach().flatten(1) for weight in network.weights], dim=1).numpy())
+
+
+PHASES = {
+    "free": ({"free_iterations": 100}, Terms(regularization=0.1)),
+    "sparse": ({"free_iterations": 0, "sparse_iterations": 100}, Terms(sparsity=0.02, smoothing=0.3)),
+    "pull": ({"free_iterations": 0, "sparse_iterations": 0}, Terms(pull=0.01)),
+}
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_no_iteration_raises_the_objective(phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modules.strassen.levenberg_marquardt.SMOOTHING_DECAY", 1.0)
+    options, terms = PHASES[phase]
     network = BilinearStarts(rank=7, starts=6)
-    optimizer = LevenbergMarquardt(
-        network.parameters(), free_iterations=free_iterations, decay=1.0, growth=1.0, pull=0.01
-    )
-    terms = optimizer.weights_of_terms(0)
-    assert terms == ((0.1, 0.0) if free_iterations else (0.0, 0.01))
-    values = [objective(optimizer, network, terms)]
+    steady = {"decay": 1.0, "growth": 1.0, "pull": 0.01, "sparsity": 0.02}
+    optimizer = LevenbergMarquardt(network.parameters(), **steady, **options)  # type: ignore[arg-type]
+    assert optimizer.terms(0) == optimizer.terms(7) == pytest.approx(terms)
+    first, last = objective(network, terms, flat(network)), None
     for _ in range(25):
+        held = flat(network)
+        before = objective(network, terms, held)
         optimizer.step()
-        values.append(objective(optimizer, network, terms))
-    assert (torch.stack(values).diff(dim=0) <= 1e-12).all()
-    assert (values[-1] < 0.5 * values[0]).all()
+        last = objective(network, terms, held)
+        assert (last <= before + 1e-12).all()
+    assert (last < 0.5 * first).all()
 
 
-def test_regularisation_falls_and_the_pull_grows() -> None:
-    optimizer = LevenbergMarquardt(BilinearStarts(starts=1).parameters(), free_iterations=3, decay=0.5)
-    found = [optimizer.weights_of_terms(i) for i in (0, 1, 3, 4, 200)]
-    assert found == [(0.1, 0.0), (0.05, 0.0), (0.0, 1e-3), (0.0, pytest.approx(1.1e-3)), (0.0, 1.0)]
+def test_terms_of_the_phases() -> None:
+    options = {"free_iterations": 3, "sparse_iterations": 2, "decay": 0.5, "pull": 0.001, "growth": 1.1}
+    optimizer = LevenbergMarquardt(BilinearStarts(starts=1).parameters(), **options)  # type: ignore[arg-type]
+    found = [optimizer.terms(i) for i in (0, 1, 3, 4, 5, 6, 100, 100_000)]
+    expected = [
+        Terms(regularization=0.1),
+        Terms(regularization=0.05),
+        Terms(sparsity=0.003, smoothing=0.3),
+        Terms(sparsity=0.003, smoothing=0.3 * 0.88),
+        *(Terms(pull=value) for value in (0.001, 0.0011, 1.0, 1.0)),
+    ]
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other)
     floor = LevenbergMarquardt(BilinearStarts(starts=1).parameters(), least_regularization=0.01)
-    assert floor.weights_of_terms(100) == (0.01, 0.0)
+    assert floor.terms(99) == Terms(regularization=0.01)
+
+
+def test_balanced_products_are_the_same_products() -> None:
+    torch.manual_seed(0)
+    weights = [torch.randn(2, 5, size, dtype=torch.float64) for size in (4, 6, 3)]
+    weights[1][0, 2] = 0
+    balanced = balance(weights)
+    before, after = (torch.einsum("sqa,sqb,sqc->sqabc", *parts) for parts in (weights, balanced))
+    torch.testing.assert_close(after, before)
+    largest = torch.stack([weight.abs().amax(2) for weight in balanced])
+    alive = torch.ones(2, 5, dtype=torch.bool)
+    alive[0, 2] = False
+    torch.testing.assert_close(largest[0][alive], largest[1][alive])
+    torch.testing.assert_close(largest[0][alive], largest[2][alive])
+    assert torch.equal(balanced[0][0, 2], weights[0][0, 2])
+
+
+def poster_starts(*scales: float) -> BilinearStarts:
+    """The poster's algorithm, each weight times a number."""
+    network = BilinearStarts(starts=len(scales))
+    for weight, part in zip(network.weights, (POSTER.first, POSTER.second, POSTER.third.T), strict=True):
+        weight.data.copy_(torch.from_numpy(part) * torch.tensor(scales).view(-1, 1, 1))
+    return network
+
+
+def test_hopeless_starts_are_left_alone_after_the_first_phase() -> None:
+    """One step of the first phase, which is near enough for the exact start and not for the one of small weights."""
+    network = poster_starts(1.0, 0.1)
+    optimizer = LevenbergMarquardt(network.parameters(), free_iterations=1, damping=10.0, regularization=1e-3)
+    optimizer.step()
+    state, before = optimizer.state[network.first], [weight.detach().clone() for weight in network.weights]
+    assert state["damping"].tolist() != [0.01, 0.01]
+    for _ in range(3):
+        optimizer.step()
+    assert state["alive"].tolist() == [1, 0] and state["damping"][1] == 0.01 != state["damping"][0]
+    for weight, earlier in zip(network.weights, before, strict=True):
+        assert torch.equal(weight[1], earlier[1]) and not torch.equal(weight[0], earlier[0])
+
+
+def test_factors_are_balanced_before_the_pull() -> None:
+    network = poster_starts(1.0)
+    network.first.data[0, 3] *= 4
+    network.second.data[0, 3] /= 4
+    optimizer = LevenbergMarquardt(
+        network.parameters(), free_iterations=1, sparse_iterations=1, step_length=1e-9, pull=1e-3
+    )
+    for _ in range(2):
+        optimizer.step()
+    assert float(network.first[0, 3].abs().max().detach()) == pytest.approx(4)
+    optimizer.step()
+    assert [float(w[0, 3].abs().max().detach()) for w in network.weights] == [pytest.approx(1)] * 3
 
 
 def test_starts_do_not_depend_on_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,13 +200,44 @@ def test_wrong_weights_and_options_are_refused() -> None:
     network = BilinearStarts(starts=2)
     with pytest.raises(ValueError, match="three weights"):
         LevenbergMarquardt([network.first, network.second])
-    for options in ({"pull": 0}, {"damping": -1}, {"decay": 2}, {"growth": 0.5}, {"step_length": 0}):
-        with pytest.raises(ValueError, match="must be"):
-            LevenbergMarquardt(network.parameters(), **options)
+    wrong = {
+        "pull": (0, 2),
+        "later_damping": (-1,),
+        "decay": (2, 0),
+        "growth": (0.5, float("inf")),
+        "step_length": (0, 1.5),
+        "sparsity": (0,),
+        "smoothing": (float("nan"),),
+        "free_iterations": (-1,),
+        "sparse_iterations": (-1,),
+    }
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(ValueError, match=f"{name} must be"):
+                LevenbergMarquardt(network.parameters(), **{name: value})
     with pytest.raises(ValueError, match="at least 1"):
         BilinearStarts(rank=0)
+    with pytest.raises(ValueError, match="sides go up to 16"):
+        BilinearStarts(n=17)
+    with pytest.raises(ValueError, match="the rank to 4096"):
+        BilinearStarts(rank=4097)
+    with pytest.raises(ValueError, match="take fewer"):
+        BilinearStarts(starts=10**9)
+    with torch.device("meta"), pytest.raises(ValueError, match="takes up to 16384: use SGD"):
+        LevenbergMarquardt([torch.empty(1, 1000, 4), torch.empty(1, 1000, 8), torch.empty(1, 1000, 8)])
     with pytest.raises(ValueError, match="pairs"):
         MatrixProducts(pairs=0)
+
+
+def test_other_sides_of_the_data_and_several_devices_are_refused() -> None:
+    module = MatmulSearch(BilinearStarts(2, 3, 4, starts=2))
+    batch = {"left": torch.zeros(5, 2, 3), "right": torch.zeros(5, 3, 4)}
+    assert module.losses(batch).tolist() == [0, 0]
+    with pytest.raises(ValueError, match=r"the data have n, m, p = \(2, 3, 2\), the network has \(2, 3, 4\)"):
+        module.losses({"left": torch.zeros(5, 2, 3), "right": torch.zeros(5, 3, 2)})
+    module._trainer = SimpleNamespace(world_size=2)  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="on one device"):
+        module.on_fit_start()
 
 
 def fit(name: str, *options: str) -> Path:

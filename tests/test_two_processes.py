@@ -1,0 +1,64 @@
+"""Every shipped config trains in two processes: tiny networks, written batches, gloo; afterwards both hold the same.
+
+That the numbers are those of one process is tested where a method's own tests are; solvers, which gather, there too.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from modules.compressed_domain import tasks
+from tests.shipped_models import Experiment, batch, build, on_a_gpu
+
+
+class SameInBoth(Callback):
+    """Raises in the child process where the two differ, have learnt nothing or hold what is no number."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.before = weights(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        after = weights(pl_module)
+        both: Any = pl_module.all_gather(after)
+        assert both.shape[0] == 2 and torch.equal(both[0], both[1]), "the processes hold different weights"
+        assert after.isfinite().all() and not torch.equal(self.before, after), "nothing was learnt"
+
+
+def weights(module: LightningModule) -> Tensor:
+    return torch.cat([parameter.detach().double().flatten() for parameter in module.parameters()])
+
+
+def batches(one: Experiment) -> list[dict[str, Any]]:
+    """Four that differ in their images, signals and points."""
+    found = []
+    for number in range(4):
+        items = batch(one)
+        items["image"] = (items["image"].int() + 31 * number).remainder(256).to(torch.uint8)
+        items |= {name: items[name] * (1 + number) for name in ("signal", "points")}
+        found.append(items)
+    return found
+
+
+@pytest.mark.parametrize("one", on_a_gpu(), ids=lambda one: one.name)
+def test_both_processes_hold_the_same_weights(one: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = build(one)
+    if hasattr(module, "codec_weights"):  # of an earlier stage; random ones will do
+        monkeypatch.setattr(tasks, "load_codec", lambda *_: None)
+        module.codec_weights, module.start_weights = "random", None
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp_fork_find_unused_parameters_true",
+        max_epochs=1,
+        limit_val_batches=0,
+        callbacks=[SameInBoth()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DataLoader(batches(one), batch_size=None))  # type: ignore[arg-type]

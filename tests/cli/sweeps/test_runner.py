@@ -118,7 +118,7 @@ def test_the_limit_counts_trials_and_the_target_ends_a_sweep() -> None:
     sweep = sweep_of(([3.0], "ok"), ([2.0], "ok"), ([1.0], "ok"))
     assert len(made(sweep, limit=2).run()) == 2
     assert len(made(sweep | {"metric": LOSS | {"target": 2.5}}).run()) == 2
-    upwards = {"name": "val/loss", "goal": "maximize", "target": 3}
+    upwards = {"name": "val/loss", "goal": "maximize", "target": 2.5}
     assert len(made(sweep | {"metric": upwards}).run()) == 1
 
 

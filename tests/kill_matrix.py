@@ -67,7 +67,7 @@ class Style(NamedTuple):
 
 
 def automatic(root: Path) -> list[str]:
-    sizes = ["crop_size=16", "batch_size=2", "crops_per_epoch=8", "val_crop_size=16"]
+    sizes = ["crop_size=16", "batch_size=2", "num_dead_leaves=0", "crops_per_epoch=8", "val_crop_size=16"]
     small = [f"--model.init_args.network.init_args.{size}" for size in ("channels=4", "num_blocks=1")]
     return [*small, *(f"--data.init_args.{size}" for size in sizes), "--trainer.max_steps=12"]
 

@@ -3,6 +3,8 @@
 That the numbers are those of one process is tested where a method's own tests are; solvers, which gather, there too.
 """
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +13,12 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from modules.compressed_domain import tasks
+from modules.compressed_domain import joint, tasks
 from tests.shipped_models import Experiment, batch, build, on_a_gpu
+
+PAGE = (Path(__file__).parents[1] / "docs" / "cluster.md").read_text()
+FIND_UNUSED = {f"modules.{method}" for method in re.findall(r"^\| `(\w+)/.*\| find unused \|", PAGE, re.MULTILINE)}
+"""Methods that the page sends to ddp_find_unused_parameters_true; the others take ddp."""
 
 
 class SameInBoth(Callback):
@@ -47,12 +53,13 @@ def batches(one: Experiment) -> list[dict[str, Any]]:
 def test_both_processes_hold_the_same_weights(one: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     module = build(one)
     if hasattr(module, "codec_weights"):  # of an earlier stage; random ones will do
-        monkeypatch.setattr(tasks, "load_codec", lambda *_: None)
+        for place in (tasks, joint):
+            monkeypatch.setattr(place, "load_codec", lambda *_: None)
         module.codec_weights, module.start_weights = "random", None
     trainer = Trainer(
         accelerator="cpu",
         devices=2,
-        strategy="ddp_fork_find_unused_parameters_true",
+        strategy="ddp_fork_find_unused_parameters_true" if one.method in FIND_UNUSED else "ddp_fork",
         max_epochs=1,
         limit_val_batches=0,
         callbacks=[SameInBoth()],

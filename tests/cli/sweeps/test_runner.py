@@ -118,7 +118,7 @@ def test_the_limit_counts_trials_and_the_target_ends_a_sweep() -> None:
     sweep = sweep_of(([3.0], "ok"), ([2.0], "ok"), ([1.0], "ok"))
     assert len(made(sweep, limit=2).run()) == 2
     assert len(made(sweep | {"metric": LOSS | {"target": 2.5}}).run()) == 2
-    upwards = {"name": "val/loss", "goal": "maximize", "target": 3}
+    upwards = {"name": "val/loss", "goal": "maximize", "target": 2.5}
     assert len(made(sweep | {"metric": upwards}).run()) == 1
 
 
@@ -131,7 +131,7 @@ def test_early_termination(capfd: pytest.CaptureFixture) -> None:
     assert trials[2].record["band"] == 2 and trials[2].score("val/loss", False) == 8.0
     assert (trials[2].folder / "000" / "told").read_text() == f"{int(signal.SIGTERM)}\n"
     assert "stopped at band 2" in capfd.readouterr().out
-    assert [versions(trial) for trial in made(sweep).run()] == [1, 1, 1, 1]  # nor is what was stopped run again
+    assert [trial.starts for trial in made(sweep).run()] == [1, 1, 1, 1]  # nor is what was stopped run again
 
 
 def test_ctrl_c_lets_the_trials_save() -> None:

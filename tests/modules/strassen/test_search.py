@@ -78,6 +78,29 @@ def test_no_iteration_raises_the_objective(phase: str, monkeypatch: pytest.Monke
     assert (last < 0.5 * first).all()
 
 
+@pytest.mark.parametrize("terms", [Terms(0.1), Terms(sparsity=0.2, smoothing=0.3), Terms(pull=0.4)])
+def test_a_step_is_the_one_of_all_residuals(terms: Terms) -> None:
+    """(J^T J + damping)^-1 J^T e, with J of the defects and of the roots of the other terms, by autograd."""
+    network = poster_starts(0.9)
+    torch.manual_seed(0)
+    weights = [weight.detach() + 0.05 * torch.randn_like(weight) for weight in network.weights]
+    target, damping = torch.from_numpy(product_tensor(2, 2, 2)).double(), torch.full((1,), 0.3, dtype=torch.float64)
+    x = torch.cat([weight.flatten() for weight in weights])
+    held = terms.regularization + terms.sparsity / (x.square() + terms.smoothing**2).sqrt()
+
+    def residuals(x: torch.Tensor) -> torch.Tensor:
+        parts = [part.view(1, 7, 4) for part in x.split(28)]
+        wells = terms.pull**0.5 * x * (x.square() - 1)
+        return torch.cat([defects(*parts, target).flatten(), held.sqrt() * x, wells])
+
+    jacobian = torch.autograd.functional.jacobian(residuals, x)
+    matrix = jacobian.T @ jacobian + 0.3 * torch.eye(84, dtype=torch.float64)
+    expected = x - torch.linalg.solve(matrix, jacobian.T @ residuals(x))
+    moved, after = LevenbergMarquardt(network.parameters()).iterate(weights, damping, terms)
+    torch.testing.assert_close(torch.cat([part.flatten() for part in moved]), expected)
+    assert float(after) == pytest.approx(0.12)
+
+
 def test_terms_of_the_phases() -> None:
     options = {"free_iterations": 3, "sparse_iterations": 2, "decay": 0.5, "pull": 0.001, "growth": 1.1}
     optimizer = LevenbergMarquardt(BilinearStarts(starts=1).parameters(), **options)  # type: ignore[arg-type]

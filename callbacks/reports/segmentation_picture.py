@@ -17,7 +17,8 @@ class SegmentationPicture(Callback):
     """After ``fit`` and ``test``: ``segmentation.fit.png``, ``segmentation.test.png`` in the run folder, and on wandb.
 
     The module gives ``segment(image)``: labels int64 [N, H, W] of images uint8 [N, 3, H, W]. The picture has a row for
-    each of the first evaluation images: itself, its labels, what is found. With ``fit`` these are validation images.
+    the first image of some evaluation batches, spread over the split, since neighbours are often frames of one drive:
+    itself, its labels, what is found. With ``fit`` these are validation images.
 
     Args:
         num_images: rows.
@@ -48,17 +49,18 @@ class SegmentationPicture(Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         pl_module.eval()
         rows: list[list[Shown]] = []
-        for batch in data.val_dataloader() if stage == "fit" else data.test_dataloader():
-            found = pl_module.segment(batch["image"].to(pl_module.device)).cpu()  # type: ignore[operator]
-            for image, mask, labels in zip(batch["image"].cpu(), batch["mask"].cpu().numpy(), found, strict=True):
-                counted = np.where(mask == IGNORE, IGNORE, labels.numpy())
-                pictures = image.permute(1, 2, 0).numpy(), label_colours(mask), label_colours(counted)
+        loader = data.val_dataloader() if stage == "fit" else data.test_dataloader()
+        chosen = np.linspace(0, len(loader) - 1, min(self.num_images, len(loader))).round().astype(int).tolist()
+        for number, batch in enumerate(loader):
+            if number in chosen:
+                image, mask = batch["image"][:1], batch["mask"][0].cpu().numpy()
+                found = pl_module.segment(image.to(pl_module.device))[0].cpu().numpy()  # type: ignore[operator]
+                pixels, counted = image[0].permute(1, 2, 0).cpu().numpy(), np.where(mask == IGNORE, IGNORE, found)
+                pictures = pixels, label_colours(mask), label_colours(counted)
                 rows.append(list(map(Shown, ("image", "labels", "found"), pictures)))
-            if len(rows) >= self.num_images:
-                break
         path = Path(trainer.default_root_dir) / f"segmentation.{stage}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        draw_rows(rows[: self.num_images], path)
+        draw_rows(rows, path)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(f"segmentation/{stage}", [str(path)])

@@ -137,7 +137,8 @@ def intervals_of(scores: np.ndarray, symbols: np.ndarray) -> tuple[np.ndarray, n
 
 def intervals(context: ExactContext, symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Starts and frequencies uint16 [K h w] of symbols uint8 [K, h, w], in units of 2^-16."""
-    done, parts = 0, []
+    done = 0
+    parts: list[tuple[np.ndarray, np.ndarray]] = []
     for scores in all_logits(context, symbols):
         parts.append(intervals_of(scores, symbols[done : done + len(scores)]))
         done += len(scores)

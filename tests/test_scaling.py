@@ -7,7 +7,7 @@ import pytest
 from pytorch_lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from tests.shipped_models import Experiment, all_experiments, batch, build
+from tests.shipped_models import ON_THE_CPU, Experiment, all_experiments, batch, build
 
 ROOT = Path(__file__).parents[1]
 ROWS = re.findall(r"^\| `(\w+)/(\w+)` \|(.*)\|$", (ROOT / "docs" / "cluster.md").read_text(), re.MULTILINE)
@@ -48,5 +48,7 @@ def test_every_method_has_a_row() -> None:
 @pytest.mark.parametrize("column", OPTIONS)
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
 def test_the_page_says_what_happens(row: tuple[str, str, str], column: str) -> None:
+    if column == "bf16" and f"modules.{row[0]}" in ON_THE_CPU:
+        pytest.skip("solves in float64, whatever the precision, and more points than the batch has")
     said = dict(zip(COLUMNS, (cell.strip() for cell in row[2].split("|")), strict=True))
     assert said[column].split(",")[0].split(":")[0] == outcome(experiment(row[0], row[1]), column)

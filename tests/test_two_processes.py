@@ -62,7 +62,7 @@ def test_both_processes_hold_the_same_weights(one: Experiment, monkeypatch: pyte
     module = build(one)
     if hasattr(module, "codec_weights"):  # of an earlier stage; random ones will do
         for place in (tasks, joint):
-            monkeypatch.setattr(place, "load_codec", lambda *_: None)
+            monkeypatch.setattr(place, "take_weights", lambda *_: None)
         module.codec_weights, module.start_weights = "random", None
     trainer = Trainer(
         accelerator="cpu",

@@ -112,6 +112,10 @@ def strassen(root: Path) -> list[str]:
     return ["--trainer.limit_train_batches=1"]
 
 
+def products(root: Path) -> list[str]:
+    return ["--model.init_args.network.init_args.starts=2"]
+
+
 def classes(root: Path) -> list[str]:
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
@@ -132,6 +136,7 @@ TINY: dict[str, Callable[[Path], list[str]]] = {
     "datamodules.labelled_images.LabelledImages": coil,
     "datamodules.cone_problems.ConeProblems": cones,
     "datamodules.imagenet.ImageNet": classes,
+    "datamodules.matrix_products.MatrixProducts": products,
     "datamodules.thumbnails.ImageFolder": thumbnails,
     "datamodules.cityscapes.Cityscapes": scenes,
 }

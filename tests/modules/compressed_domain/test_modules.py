@@ -403,7 +403,7 @@ def test_the_rate_of_two_processes_is_that_of_their_common_batch(tmp_path: Path)
                for part in (order[:2], order[2:])]  # fmt: skip
     p = np.bincount(torch.cat(symbols).flatten()) / (2 * symbols[0].numel())
     bits = -sum(q * np.log2(q) for q in p if q)
-    assert float((tmp_path / "bits").read_text()) == pytest.approx(bits, rel=1e-4)
+    assert float((tmp_path / "bits").read_text()) == pytest.approx(bits, rel=1e-5)  # one half alone is 7e-5 away
 
 
 class EpochDraws:

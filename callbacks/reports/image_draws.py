@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning import LightningModule
 from torch import Tensor
+from torch.utils.data import DataLoader
+
+from callbacks.reports.evaluation_picture import EvaluationPicture
 
 
 def contact_sheet(rows: Tensor, scale: int = 1) -> Image.Image:
@@ -18,7 +20,7 @@ def contact_sheet(rows: Tensor, scale: int = 1) -> Image.Image:
     return sheet.resize((scale * sheet.width, scale * sheet.height), Image.Resampling.NEAREST)
 
 
-class ImageDraws(Callback):
+class ImageDraws(EvaluationPicture):
     """After ``fit`` and ``test``: ``draws.fit.png``, ``draws.test.png`` in the run's folder, and on wandb.
 
     The module gives ``draws(image, count)``: uint8 [count, N, 3, H, W] for images uint8 [N, 3, H, W]. The picture has a
@@ -30,33 +32,14 @@ class ImageDraws(Callback):
         scale: side of a pixel in the picture.
     """
 
+    name, needs = "draws", "draws(image, count)"
+
     def __init__(self, num_images: int = 12, num_draws: int = 6, scale: int = 1) -> None:
         if min(num_images, num_draws, scale) < 1:
             raise ValueError(f"num_images, num_draws and scale must be at least 1: {num_images}, {num_draws}, {scale}")
         self.num_images, self.num_draws, self.scale = num_images, num_draws, scale
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not hasattr(pl_module, "draws"):
-            raise ValueError(f"ImageDraws needs a module with draws(image, count); {type(pl_module).__name__} has none")
-
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module, "fit")
-
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._draw(trainer, pl_module, "test")
-
-    @torch.no_grad()
-    def _draw(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        loader = data.val_dataloader() if stage == "fit" else data.test_dataloader()
+    def draw(self, pl_module: LightningModule, loader: DataLoader, path: Path) -> None:
         images = next(iter(loader))["image"][: self.num_images]
-        pl_module.eval()
         drawn = pl_module.draws(images, self.num_draws).cpu()  # type: ignore[operator]
-        path = Path(trainer.default_root_dir) / f"draws.{stage}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
         contact_sheet(torch.cat([images[None].cpu(), drawn]).transpose(0, 1), self.scale).save(path)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.log_image(f"draws/{stage}", [str(path)])

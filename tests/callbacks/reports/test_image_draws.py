@@ -77,5 +77,5 @@ def test_what_it_cannot_do(tmp_path: Path) -> None:
     for options in ({"num_images": 0}, {"num_draws": 0}, {"scale": 0}):
         with pytest.raises(ValueError, match="must be at least 1"):
             ImageDraws(**options)
-    with pytest.raises(ValueError, match=r"needs a module with draws\(image, count\); LightningModule has none"):
+    with pytest.raises(ValueError, match=r"needs a module with draws\(image, count\), not LightningModule"):
         ImageDraws().setup(Trainer(logger=False), LightningModule(), "fit")

@@ -75,11 +75,12 @@ class SmallImages(LightningDataModule):
         batch_size: training images a batch, on each device.
         val_batch_size: the same for validation and test.
         augment: whether training images are cropped and mirrored.
-        validation_images: so many training images, equally of all classes, are validated instead of trained on.
+        validation_images: so many training images, of all classes in proportion, are validated instead of trained on.
+        training_images: train on so many of the others, of all classes in proportion; 0 takes them all.
         cache: ``memory`` holds the images in RAM, in each process, ``device`` on the accelerator, where crops
             are then cut; ``auto`` on a GPU if the trainer uses one, else in RAM. Same batches in all.
         num_workers: loader processes; hardly of use, and unused when the images are on a device.
-        seed: of the held-out images, of order, crops and mirroring.
+        seed: of the images held out and kept, of order, crops and mirroring.
 
     Raises:
         FileNotFoundError: if the files are missing.
@@ -97,6 +98,7 @@ class SmallImages(LightningDataModule):
         val_batch_size: int = 500,
         augment: bool = True,
         validation_images: int = 0,
+        training_images: int = 0,
         cache: Literal["auto", "memory", "device"] = "auto",
         num_workers: int = 0,
         seed: int = 0,
@@ -110,7 +112,8 @@ class SmallImages(LightningDataModule):
             raise ValueError(f"cache must be auto, memory or device, got {cache!r}")
         self.root = data_root(root)
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
-        self.augment, self.validation_images = augment, validation_images
+        self.augment = augment
+        self.validation_images, self.training_images = validation_images, training_images
         self.cache, self.num_workers, self.seed = cache, num_workers, seed
         self.sets: dict[str, ImagesInMemory] = {}
 
@@ -156,17 +159,22 @@ class SmallImages(LightningDataModule):
         images, labels = self.read("train")
         rows = np.arange(len(images))
         if self.validation_images:
-            most = len(rows) - self.num_classes
-            if not self.num_classes <= self.validation_images <= most:
-                raise ValueError(
-                    f"validation_images must be 0 or {self.num_classes} to {most}, so that all classes are in both "
-                    f"parts, got {self.validation_images}"
-                )
-            parts = train_test_split(rows, test_size=self.validation_images, random_state=self.seed, stratify=labels)
-            rows, held_out = (np.sort(part) for part in parts)
+            rows, held_out = self._part(rows, labels, "validation_images")
             self.sets["val"] = self._in_memory(images[held_out], labels[held_out])
-            images, labels = images[rows], labels[rows]
-        self.sets["train"] = self._in_memory(images, labels, PADDING if self.augment else None)
+        if self.training_images:
+            _, rows = self._part(rows, labels, "training_images")
+        self.sets["train"] = self._in_memory(images[rows], labels[rows], PADDING if self.augment else None)
+
+    def _part(self, rows: np.ndarray, labels: np.ndarray, option: str) -> tuple[np.ndarray, np.ndarray]:
+        """The others of ``rows`` and as many as ``option`` says, both in order, of all classes in proportion."""
+        count, most = getattr(self, option), len(rows) - self.num_classes
+        if not self.num_classes <= count <= most:
+            raise ValueError(
+                f"{option} must be 0 or {self.num_classes} to {most}, so that all classes are in both parts, "
+                f"got {count}"
+            )
+        parts = train_test_split(rows, test_size=count, random_state=self.seed, stratify=labels[rows])
+        return np.sort(parts[0]), np.sort(parts[1])
 
     def _in_memory(self, images: np.ndarray, labels: np.ndarray, padding: int | None = None) -> ImagesInMemory:
         device = training_device(self.trainer)

@@ -1,5 +1,6 @@
 """Born-again image classification as a LightningModule: student, teacher, loss."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from torch.nn.functional import nll_loss
 
 from modules.born_again.losses import ban, labels_only
 from modules.components.frozen import Frozen
@@ -107,15 +109,16 @@ class BornAgainClassifier(LightningModule):
     def evaluate(
         self, networks: Mapping[int, Frozen], groups: Mapping[str, Sequence[int]], batches: Iterable[Batch]
     ) -> dict[str, Tensor]:
-        """Error in percent of the mean of each group's probabilities, over all ranks."""
-        errors = {name: Mean().to(self.device) for name in groups}
+        """Error in percent and negative log-likelihood in nats of each group's mean probabilities, over all ranks."""
+        scores = {f"{name}/{kind}": Mean().to(self.device) for name in groups for kind in ("error", "nll")}
         for batch in batches:
             x = self.normalized(batch["image"])
-            probabilities = {g: network(x).float().softmax(1) for g, network in networks.items()}
+            log_probabilities = {g: network(x).float().log_softmax(1) for g, network in networks.items()}
             for name, members in groups.items():
-                mean = torch.stack([probabilities[g] for g in members]).mean(0)
-                errors[name].update(wrong(mean, batch["label"]))
-        return {f"{name}/error": metric.compute() for name, metric in errors.items()}
+                mean = torch.stack([log_probabilities[g] for g in members]).logsumexp(0) - math.log(len(members))
+                scores[f"{name}/error"].update(wrong(mean, batch["label"]))
+                scores[f"{name}/nll"].update(nll_loss(mean, batch["label"], reduction="none"))
+        return {name: metric.compute() for name, metric in scores.items()}
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer([p for p in self.student.parameters() if p.requires_grad])

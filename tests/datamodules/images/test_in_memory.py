@@ -102,6 +102,18 @@ def test_held_out_images(stage: str) -> None:
     assert numbers(data.test_dataloader()) == list(range(100, 100 + TEST))
 
 
+def test_a_part_of_the_training_images() -> None:
+    """All classes equally, none of those held out, and the same ones for a seed."""
+    data = module(training_images=20, validation_images=10, seed=3)
+    kept = data.sets["train"].images[:, 0, 0, 0].tolist()
+    assert len(set(kept)) == 20 and kept == sorted(kept) and not set(kept) & set(numbers(data.val_dataloader()))
+    assert np.bincount(np.array(kept) % CLASSES).tolist() == [4] * CLASSES
+    assert data.sets["train"].labels.tolist() == (np.array(kept) % CLASSES).tolist()
+    assert module(training_images=20, validation_images=10, seed=3).sets["train"].images[:, 0, 0, 0].tolist() == kept
+    assert module(training_images=20, validation_images=10, seed=4).sets["train"].images[:, 0, 0, 0].tolist() != kept
+    assert numbers(module(training_images=20).test_dataloader()) == list(range(100, 100 + TEST))
+
+
 def test_one_image_and_one_draw() -> None:
     images = torch.arange(3 * 25 * 3, dtype=torch.uint8).view(3, 5, 5, 3)
     batch = ImagesInMemory(images, torch.tensor([4, 5, 6]))[1]
@@ -117,6 +129,8 @@ def test_one_image_and_one_draw() -> None:
         ({"validation_images": 4}, "validation_images must be 0 or 5 to 55"),
         ({"validation_images": 56}, "validation_images must be 0 or 5 to 55"),
         ({"validation_images": -5}, "validation_images must be 0 or 5 to 55"),
+        ({"training_images": 4}, "training_images must be 0 or 5 to 55"),
+        ({"training_images": 46, "validation_images": 10}, "training_images must be 0 or 5 to 45"),
     ],
 )
 def test_mistakes(options: dict, message: str) -> None:

@@ -139,7 +139,8 @@ def main() -> None:
         compare(1000, 50, 0.01)
         ratio = compare(1000, 1000, 0.0)
     print(
-        f"\n{'dictionary':24} {'d x n':>10}  ours us scipy us  number    ours ms   scipy ms              ratio  difference"
+        f"\n{'dictionary':24} {'d x n':>10}  ours us scipy us  number"
+        "    ours ms   scipy ms              ratio  difference"
     )
     for application in of_applications(arguments.data):
         compare_on(*application, sample=50 if arguments.quick else 2000)

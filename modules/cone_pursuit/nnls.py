@@ -87,12 +87,20 @@ def _solve_one(atoms: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.n
     range, where a number is not finite, or where scipy does not end."""
     if len(targets) != 1:
         return None
-    y, (low, high) = targets[0], SAFE_SQUARES
-    squares = np.einsum("ij,ij->j", atoms, atoms)
-    if not (low < squares.min() and squares.max() < high and low < y @ y < high):
+    y = targets[0]
+    if not (_squares_are_safe(atoms) and _squares_are_safe(targets.T)):
         return None
     code = _by_scipy(atoms, y)
     return None if code is None else (code[None], ((atoms @ code - y) @ atoms)[None])
+
+
+def _squares_are_safe(columns: np.ndarray) -> bool:
+    """Whether the squared norm of each column is well within range; zeros are."""
+    squares, (low, high) = np.einsum("ij,ij->j", columns, columns), SAFE_SQUARES
+    if squares.min() > low:
+        return bool(squares.max() < high)
+    small = ~(squares > low)
+    return bool(squares[~small].max(initial=0.0) < high) and not columns[:, small].any()
 
 
 def _solve_scaled(atoms: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

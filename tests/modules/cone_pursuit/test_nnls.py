@@ -1,5 +1,7 @@
 """Non-negative least squares against scipy's and the optimality conditions, for easy and hopeless dictionaries."""
 
+from unittest.mock import Mock
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from scipy.linalg import hilbert
 from scipy.optimize import nnls as scipy_nnls
 from torch import Tensor
 
+from modules.cone_pursuit import nnls as module
 from modules.cone_pursuit.nnls import active_set, misses, nnls
 
 
@@ -264,3 +267,18 @@ def test_a_single_right_hand_side_at_any_scale(power: int) -> None:
     np.testing.assert_allclose(nnls(atoms, np.ldexp(y, power)).coefficients, np.ldexp(plain, power), rtol=1e-9)
     sizes = np.array([power, 0, 0, -power, 0, 0])
     np.testing.assert_allclose(np.ldexp(nnls(np.ldexp(atoms, sizes), y).coefficients, sizes), plain, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("atom", "scale"), [(0.0, 1.0), (1e-180, 1.0), (0.0, 1e-180), (0.0, 0.0)])
+def test_a_zero_atom_needs_no_scaling_and_one_whose_square_vanishes_does(
+    monkeypatch: pytest.MonkeyPatch, atom: float, scale: float
+) -> None:
+    """Its square is 0 as well, but it may be the one that the right-hand side needs."""
+    atoms, y = gaussian(9, 4).abs().numpy(), gaussian(9, seed=1).abs().numpy()
+    whole = np.column_stack([atoms, atom * y])
+    solve = Mock(wraps=module._solve_scaled)
+    monkeypatch.setattr(module, "_solve_scaled", solve)
+    codes = nnls(whole, scale * y).coefficients
+    assert solve.called == (1e-180 in (atom, scale))
+    expected = np.append(np.zeros(4), 1e180) if atom else np.append(scale * scipy_nnls(atoms, y)[0], 0.0)
+    np.testing.assert_allclose(codes, expected, rtol=1e-9, atol=1e-12 * scale)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modules.cone_pursuit.factors import FLOOR, weigh
-from modules.cone_pursuit.nnls import project
+from modules.cone_pursuit.small_cones import project
 
 
 def real(y: Tensor) -> Tensor:

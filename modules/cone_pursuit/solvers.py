@@ -12,8 +12,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from modules.cone_pursuit.nnls import STEEP, minimise, project
 from modules.cone_pursuit.oracles import NEW, norms_in_range, tie
+from modules.cone_pursuit.small_cones import STEEP, minimise, project
 
 Oracle = Callable[[Tensor], tuple[Tensor, Tensor]]
 Correction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

@@ -10,7 +10,8 @@ from scipy.optimize import nnls as scipy_nnls
 from torch import Tensor
 
 from modules.cone_pursuit import nnls as module
-from modules.cone_pursuit.nnls import active_set, misses, nnls
+from modules.cone_pursuit.active_set import active_set
+from modules.cone_pursuit.nnls import misses, nnls
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:

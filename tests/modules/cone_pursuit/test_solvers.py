@@ -11,9 +11,10 @@ from scipy.optimize import nnls as scipy_nnls
 from torch import Tensor
 
 from datamodules.cone_problems import draw_problem
-from modules.cone_pursuit.nnls import _inner_loop, nnls, project
+from modules.cone_pursuit.nnls import nnls
 from modules.cone_pursuit.objectives import KullbackLeibler, LeastSquares, Logistic
 from modules.cone_pursuit.oracles import Dictionary, NonNegativeBall, RankOne
+from modules.cone_pursuit.small_cones import _inner_loop, project
 from modules.cone_pursuit.solvers import ALGORITHMS, Objective, Result, pursue
 
 

@@ -6,6 +6,7 @@ import torch
 
 from modules.components.coding.container import CorruptFileError, pack, unpack
 from modules.components.coding.rans import CorruptStreamError
+from modules.components.exact import InexactWeightsError
 from modules.pixel_mlp import batched
 from modules.pixel_mlp import codec as codec_file
 from modules.pixel_mlp.batched import BatchCoder, batches, usable_device
@@ -81,6 +82,13 @@ def test_damaged_streams_are_refused():
         for damaged in (streams[number][:-4], streams[number] + bytes(4), streams[number][:12], b"", bytes(8)):
             with pytest.raises(CorruptStreamError):
                 coder.decode([*streams[:number], damaged, *streams[number + 1 :]], shapes)
+
+
+def test_weights_beyond_the_bound_are_refused():
+    net = network()
+    net.channels[1].layers[1].weight.data[3] *= 1000
+    with pytest.raises(InexactWeightsError, match="layer 2"):
+        BatchCoder(net, CPU)
 
 
 def on_tensors(net: PixelMLP) -> Codec:

@@ -64,7 +64,7 @@ Shape = tuple[int, int, int]
 STRIP_PIXELS = 1 << 17
 """Pixels whose mixtures are computed together while encoding: about half a gigabyte."""
 BATCH_PIXELS = 1 << 24
-"""Pixels that are decoded together, each tile counted as the largest: about half a gigabyte, too."""
+"""Pixels that are decoded together, each tile counted as the largest: about a hundred bytes a pixel."""
 
 
 def usable_device(name: str) -> torch.device:
@@ -178,7 +178,7 @@ class Streams:
     def check_exhausted(self) -> None:
         """Raises CorruptStreamError unless all ended where their encoders began."""
         for state, position, own in zip(self.states, self.positions, np.split(self.words, self.ends[:-1]), strict=True):
-            check_exhausted(state, position, own)
+            check_exhausted(int(state), int(position), own)
 
 
 class BatchCoder:

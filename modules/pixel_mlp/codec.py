@@ -214,7 +214,7 @@ class Codec:
 
     def decoded(self, payloads: Sequence[bytes], shapes: Sequence[Shape]) -> Iterator[tuple[int, np.ndarray]]:
         """(number, pixels uint8 of that shape) of the payloads, in any order. Raises CorruptStreamError."""
-        rest = range(len(payloads))
+        rest: Sequence[int] = range(len(payloads))
         if self.batched is not None:
             coded = [i for i in rest if payloads[i][:1] == bytes([NETWORK])]
             for run in batches([shapes[i] for i in coded]):

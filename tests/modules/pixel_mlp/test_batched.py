@@ -26,7 +26,7 @@ def wild() -> PixelMLP:
         last = predictor.layers[-1]
         last.weight.data *= 20
         last.bias.data[2] -= 40
-        last.bias.data[5] += 300
+        last.bias.data[4] += 300
         last.bias.data[7:] += torch.tensor([9.0, -9.0])
     net.check_bounds()
     return net

@@ -100,7 +100,6 @@ def in_this_process(codec: Any, crops: np.ndarray, files: list[bytes]) -> Iterat
     torch.set_num_threads(1)
     with torch.backends.mkldnn.flags(enabled=False):
         yield "oneDNN off", check(codec, crops, files)
-    # The kernels know neither: only the network in torch has a dtype and a memory format.
     # The kernels know neither dtype nor memory format: they are settings of the network in torch only.
     yield "float64", Result(None, None, mixtures_hash(codec.network, crops, torch.float64, torch.contiguous_format))
     yield "channels_last", Result(None, None, mixtures_hash(codec.network, crops, torch.float32, torch.channels_last))

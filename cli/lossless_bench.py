@@ -49,7 +49,13 @@ def with_pillow(name: str, **options: Any) -> Peer:
         Image.fromarray(pixels).save(buffer, name, **options, **colour_only)
         return buffer.getvalue()
 
-    return Peer(encode, lambda file: np.array(Image.open(io.BytesIO(file))))
+    return Peer(encode, read)
+
+
+def read(file: bytes) -> np.ndarray:
+    """Pixels uint8 [H, W] or [H, W, 3]; a palette, which oxipng makes of few colours, becomes colours again."""
+    with Image.open(io.BytesIO(file)) as image:
+        return np.array(image if image.mode in ("L", "RGB") else image.convert("RGB"))
 
 
 def engineered(quick: bool) -> dict[str, Peer]:
@@ -88,10 +94,10 @@ def ours(codec: Any) -> Peer:
 
 
 def same(decoded: np.ndarray, pixels: np.ndarray) -> bool:
-    """Whether a peer's picture is ``pixels``; grayscale may have come back as three equal channels."""
-    if decoded.ndim == 3 and pixels.ndim == 2:
-        pixels = np.broadcast_to(pixels[..., None], (*pixels.shape, 3))
-    return np.array_equal(decoded, pixels)
+    """Whether a peer's picture is ``pixels``; grayscale is three equal channels, whichever of the two has it."""
+    return np.array_equal(
+        *(p if p.ndim == 3 else np.broadcast_to(p[..., None], (*p.shape, 3)) for p in (decoded, pixels))
+    )
 
 
 def measure(path: Path, peers: dict[str, Peer]) -> list[Measurement]:

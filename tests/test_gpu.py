@@ -1,14 +1,17 @@
-"""What the shipped configs do on a real CUDA device: a training step of each, validation, prediction, no waiting."""
+"""What the project does on a real CUDA device: steps of the shipped configs, no waiting, the lossless codec's bytes."""
 
 import math
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
+from codec import load_codec, shipped_models
+from modules.components.coding.container import pack, unpack
 from tests.fake_cuda import connect, moved, own_steps
 from tests.shipped_models import Experiment, batch, build, on_a_gpu
 
@@ -35,6 +38,28 @@ def test_one_batch(one: Experiment) -> None:
     if "predict_step" in own_steps(module):
         [output] = trainer().predict(module, loader(one))  # type: ignore[misc]
         assert isinstance(output, torch.Tensor) and len(output) == 2 and output.isfinite().all()
+
+
+def test_lossless_files_are_those_of_the_cpu() -> None:
+    path = shipped_models()["pixel_mlp"]
+    on_cpu, on_gpu = load_codec(path), load_codec(path, device="cuda")
+    random = np.random.default_rng(0)
+    smooth = random.normal(0, 6, (150, 200, 3)).cumsum(0).cumsum(1) / 8 + 128
+    photo = np.clip(smooth, 0, 255).astype(np.uint8)
+    hard = 255 * random.integers(0, 2, (40, 31, 3), dtype=np.uint8)
+    images = [photo, photo[:99, :, 1].copy(), hard, np.full((50, 60, 3), 7, np.uint8), photo[:1, :1], photo[:5]]
+    files = [pack(on_cpu.compress(image)) for image in images]
+    assert [pack(container) for container in on_gpu.compress_all(images)] == files
+    for codec in (on_cpu, on_gpu):
+        decoded = codec.decompress_all([unpack(file) for file in files])
+        assert all(np.array_equal(a, b) for a, b in zip(decoded, images, strict=True))
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.raises(RuntimeError, match="are not exact"):
+            on_gpu.compress(photo)
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 @pytest.mark.parametrize("one", on_a_gpu(), ids=lambda one: one.name)

@@ -40,6 +40,24 @@ def check_sums(sums: Iterable[tuple[str, float]]) -> None:
             raise InexactWeightsError(f"{name} can sum up to {size:.0f}; exact are whole numbers below 2^24")
 
 
+def check_products(device: torch.device) -> None:
+    """See that ``device`` multiplies matrices of whole numbers exactly, as it is set now.
+
+    TF32 and bfloat16 do not: ``torch.set_float32_matmul_precision("high")`` allows them, on CPUs too.
+
+    Raises:
+        RuntimeError: if it does not.
+    """
+    x, weight = torch.arange(256 * 128).view(256, 128) % 4093, torch.arange(128 * 128).view(128, 128) % 61 - 30
+    with torch.autocast(device.type, enabled=False):
+        product = x.to(device, torch.float32) @ weight.to(device, torch.float32)
+    if not torch.equal(product.cpu(), (x @ weight).float()):
+        raise RuntimeError(
+            f"matrix products on {device} are not exact: TF32 or bfloat16 is allowed for them; set "
+            'torch.set_float32_matmul_precision("highest")'
+        )
+
+
 def integer_layer(
     name: str, weight: Tensor, bias: Tensor, input_bits: int, largest: float, skip: float = 0.0
 ) -> IntegerLayer:

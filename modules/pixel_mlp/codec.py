@@ -1,12 +1,13 @@
 """Image files with a trained PixelMLP: tiles, each coded by the network or, where that is smaller, stored as WebP.
 
 Encoder and decoder compute in whole numbers, so a file decodes to the same pixels on any machine, with any number of
-threads. Tiles know nothing of each other; several are coded at once, one on each CPU core.
+threads, on any device. Tiles know nothing of each other; several are coded at once: on a CPU one on each core by the
+kernels of wavefront.py, on another device all together by the tensors of batched.py, which write the same bytes.
 """
 
 import io
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from modules.components.coding.container import Container, CorruptFileError, Tile, digest
 from modules.components.coding.model_file import fingerprint
 from modules.components.coding.rans import CorruptStreamError
+from modules.pixel_mlp.batched import BatchCoder, Shape, batches, usable_device
 from modules.pixel_mlp.context import REACH, contexts, pad
 from modules.pixel_mlp.losses import mixtures_bits
 from modules.pixel_mlp.nets import PixelMLP
@@ -69,7 +71,13 @@ def store(pixels: np.ndarray, rival: int) -> bytes:
     return buffer.getvalue()
 
 
-def restore(stored: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+def shorter(pixels: np.ndarray, stream: bytes) -> bytes:
+    """The payload of a tile: ``stream``, or the tile stored where that takes fewer bytes."""
+    stored = store(pixels, len(stream))
+    return bytes([STORED]) + stored if len(stored) < len(stream) else bytes([NETWORK]) + stream
+
+
+def restore(stored: bytes, shape: Shape) -> np.ndarray:
     """Pixels uint8 ``shape`` of a ``store``.
 
     Raises:
@@ -98,11 +106,12 @@ class Codec:
 
     Args:
         network: a trained network.
-        device, precision: for the interface of codec.py; the kernels run on the CPU, in whole numbers.
+        device: where the network computes; the entropy coder runs on the CPU.
+        precision: for the interface of codec.py; there are only whole numbers.
 
     Raises:
         InexactWeightsError: for weights whose sums float32 could not hold.
-        ValueError: for another device or precision.
+        ValueError: for another precision, or a device that is not there.
     """
 
     extension = ".pmlp"
@@ -110,10 +119,12 @@ class Codec:
     """What the tiles of an image go through as they are done, with their number: a program may show a bar."""
 
     def __init__(self, network: PixelMLP, device: str = "cpu", precision: str = "float32") -> None:
-        if device != "cpu" or precision != "float32":
-            raise ValueError(f"this codec computes in whole numbers on the CPU: no {device}, no {precision}")
+        if precision != "float32":
+            raise ValueError(f"this codec computes in whole numbers: no {precision}")
         self.network = network
         self.predictors = predictors(network)
+        where = usable_device(device)
+        self.batched = None if where.type == "cpu" else BatchCoder(network, where)
         self.fingerprint = fingerprint(network)
 
     def compress(self, image: np.ndarray, metadata: dict[str, bytes] | None = None) -> Container:
@@ -122,40 +133,49 @@ class Codec:
         Raises:
             ValueError: for other than uint8 [H, W] or [H, W, 3] with at least one pixel.
         """
-        gray = image.ndim == 2
-        if image.dtype != np.uint8 or image.size == 0 or not (gray or (image.ndim == 3 and image.shape[2] == 3)):
-            raise ValueError(f"need uint8 pixels [H, W] or [H, W, 3], got {image.dtype} {image.shape}")
-        height, width = image.shape[:2]
-        whole = image[..., None] if gray else image
-        boxes = [(x, y, w, h) for y, h in spans(height) for x, w in spans(width)]
+        [container] = self.compress_all([image])
+        return container._replace(metadata=metadata or {})
 
-        def encode(box: tuple[int, int, int, int]) -> Tile:
-            x, y, w, h = box
-            return Tile(*box, self.encode(np.ascontiguousarray(whole[y : y + h, x : x + w])))
-
-        return Container(
-            "pixel_mlp",
-            self.fingerprint,
-            "L" if gray else "RGB",
-            "float32",
-            0,
-            width,
-            height,
-            digest(np.ascontiguousarray(image).data),
-            metadata or {},
-            list(self.progress(on_all_cores(encode, boxes), len(boxes))),
-        )
+    def compress_all(self, images: Sequence[np.ndarray]) -> list[Container]:
+        """The containers of several images, whose tiles are coded together. Raises ValueError as ``compress``."""
+        for image in images:
+            colour = image.ndim == 3 and image.shape[2] == 3
+            if image.dtype != np.uint8 or image.size == 0 or not (image.ndim == 2 or colour):
+                raise ValueError(f"need uint8 pixels [H, W] or [H, W, 3], got {image.dtype} {image.shape}")
+        boxes = [[(x, y, w, h) for y, h in spans(len(i)) for x, w in spans(i.shape[1])] for i in images]
+        whole = [image[..., None] if image.ndim == 2 else image for image in images]
+        tiles = [i[y : y + h, x : x + w] for i, own in zip(whole, boxes, strict=True) for x, y, w, h in own]
+        payloads = iter(list(self.progress(self.encoded(tiles), len(tiles))))
+        return [
+            Container(
+                "pixel_mlp",
+                self.fingerprint,
+                "L" if image.ndim == 2 else "RGB",
+                "float32",
+                0,
+                image.shape[1],
+                image.shape[0],
+                digest(np.ascontiguousarray(image).data),
+                {},
+                [Tile(*box, next(payloads)) for box in own],
+            )
+            for image, own in zip(images, boxes, strict=True)
+        ]
 
     @torch.inference_mode()
     def estimated_bits(self, pixels: np.ndarray) -> float:
         """Bits of an image uint8 [H, W, 3] by the mixtures, as one tile of the network's."""
         return float(estimated_bits(self.network, torch.from_numpy(pixels).permute(2, 0, 1)[None]))
 
+    def encoded(self, tiles: Sequence[np.ndarray]) -> Iterator[bytes]:
+        """The payloads of tiles uint8 [h, w, 1 or 3]: the shorter of the network's stream and a stored tile each."""
+        if self.batched is None:
+            return on_all_cores(self.encode, tiles)
+        return on_all_cores(lambda pair: shorter(*pair), zip(tiles, self.batched.encode(tiles), strict=True))
+
     def encode(self, pixels: np.ndarray) -> bytes:
-        """The payload of a tile uint8 [h, w, 1 or 3]: the shorter of the network's stream and a stored tile."""
-        stream = encode_tile(pixels, self.predictors)
-        stored = store(pixels, len(stream))
-        return bytes([STORED]) + stored if len(stored) < len(stream) else bytes([NETWORK]) + stream
+        """The payload of one tile, by the kernels."""
+        return shorter(pixels, encode_tile(pixels, self.predictors))
 
     def decompress(self, container: Container) -> np.ndarray:
         """The pixels, uint8 [H, W] or [H, W, 3].
@@ -163,28 +183,50 @@ class Codec:
         Raises:
             CorruptFileError: if the file was written by another model, or is damaged.
         """
+        return self.decompress_all([container])[0]
+
+    def decompress_all(self, containers: Sequence[Container]) -> list[np.ndarray]:
+        """The pixels of several files, whose tiles are decoded together. Raises CorruptFileError as ``decompress``."""
+        images, places = [], []
+        for container in containers:
+            self._check(container)
+            images.append(np.empty((container.height, container.width, 1 if container.mode == "L" else 3), np.uint8))
+            places += [(tile, images[-1]) for tile in container.tiles]
+        shapes = [(tile.height, tile.width, image.shape[2]) for tile, image in places]
+        try:
+            decoded = self.decoded([tile.payload for tile, _ in places], shapes)
+            for number, pixels in self.progress(decoded, len(places)):
+                tile, image = places[number]
+                image[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width] = pixels
+        except CorruptStreamError as error:
+            raise CorruptFileError(str(error)) from error
+        for container, image in zip(containers, images, strict=True):
+            if digest(image.data) != container.pixels:
+                raise CorruptFileError("the pixels are not those that were compressed")
+        return [image[..., 0] if image.shape[2] == 1 else image for image in images]
+
+    def _check(self, container: Container) -> None:
+        """Raises CorruptFileError for a file of another model, or with a tile that no encoder makes."""
         if container.model != self.fingerprint:
             raise CorruptFileError(f"the file needs model {container.model.hex()}, this is {self.fingerprint.hex()}")
         if max((max(tile.width, tile.height) for tile in container.tiles), default=0) > MAX_TILE:
             raise CorruptFileError(f"the file holds a tile of more than {MAX_TILE} pixels a side")
-        channels = 1 if container.mode == "L" else 3
-        image = np.empty((container.height, container.width, channels), np.uint8)
 
-        def decode(tile: Tile) -> None:
-            pixels = self.decode(tile.payload, (tile.height, tile.width, channels))
-            image[tile.top : tile.top + tile.height, tile.left : tile.left + tile.width] = pixels
+    def decoded(self, payloads: Sequence[bytes], shapes: Sequence[Shape]) -> Iterator[tuple[int, np.ndarray]]:
+        """(number, pixels uint8 of that shape) of the payloads, in any order. Raises CorruptStreamError."""
+        rest: Sequence[int] = range(len(payloads))
+        if self.batched is not None:
+            coded = [i for i in rest if payloads[i][:1] == bytes([NETWORK])]
+            for run in batches([shapes[i] for i in coded]):
+                own = coded[run.start : run.stop]
+                yield from zip(
+                    own, self.batched.decode([payloads[i][1:] for i in own], [shapes[i] for i in own]), strict=True
+                )
+            rest = [i for i in rest if payloads[i][:1] != bytes([NETWORK])]
+        yield from zip(rest, on_all_cores(lambda i: self.decode(payloads[i], shapes[i]), rest), strict=True)
 
-        try:
-            for _ in self.progress(on_all_cores(decode, container.tiles), len(container.tiles)):
-                pass
-        except CorruptStreamError as error:
-            raise CorruptFileError(str(error)) from error
-        if digest(image.data) != container.pixels:
-            raise CorruptFileError("the pixels are not those that were compressed")
-        return image[..., 0] if channels == 1 else image
-
-    def decode(self, payload: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-        """Pixels uint8 ``shape`` [h, w, 1 or 3] of a tile's payload. Raises CorruptStreamError if it is damaged."""
+    def decode(self, payload: bytes, shape: Shape) -> np.ndarray:
+        """Pixels uint8 ``shape`` of one payload, by the kernels. Raises CorruptStreamError if it is damaged."""
         if payload[:1] == bytes([NETWORK]):
             return decode_tile(payload[1:], shape, self.predictors)
         if payload[:1] == bytes([STORED]):

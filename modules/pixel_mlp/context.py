@@ -192,25 +192,38 @@ def tensor_contexts(padded: Tensor, tables: Tables | None = None) -> list[Contex
         return window.reshape(3, -1)
 
     own = shifted(0, 0).float()
-    around = torch.stack([shifted(*offset) for offset in OFFSETS], dim=2).float()  # [3, M, N]
+    around = torch.stack([shifted(*offset) for offset in OFFSETS], dim=2).float()
+    mean = nearest_mean(around)
+    return [described(around, own, mean, channel, tables) for channel in (GREEN, RED, BLUE)]
+
+
+def nearest_mean(around: Tensor) -> Tensor:
+    """[3, M] of the neighbours [3, M, N] of every pixel."""
     # No matrix product: under autocast it would be one of bfloat16.
     weighted = torch.stack([w * around[..., i] for i, w in enumerate(MEAN_WEIGHTS)]).sum(0)
-    mean = torch.floor((weighted + 4) / sum(MEAN_WEIGHTS))
-    result = []
-    for channel in (GREEN, RED, BLUE):
-        # The planes known at this pixel already are taken relative to the pixel, the others to the mean.
-        centre = torch.where(torch.arange(3, device=own.device)[:, None] < channel, own, mean)
-        differences = (around - centre[..., None]).clamp(-LIMIT, LIMIT)
-        level = torch.stack((centre[0] - 128, centre[1], centre[2], _surprise(own, mean, channel)), dim=1)
-        activity = differences[channel, :, :NUM_ACTIVE].abs().sum(1)
-        base = mean[channel] if channel == GREEN else own[0] + mean[channel]
-        target = own[channel] if channel == GREEN else own[0] + own[channel]
-        joined = torch.cat((differences.permute(1, 0, 2).flatten(1), level.clamp(-LIMIT, LIMIT)), dim=1)
-        compressed, log_activity = (
-            looked_up(table, index) for table, index in zip(tables, (joined + LIMIT, activity), strict=True)
-        )
-        result.append(Context(torch.cat((compressed, log_activity[:, None]), dim=1), joined, base, activity, target))
-    return result
+    return torch.floor((weighted + 4) / sum(MEAN_WEIGHTS))
+
+
+def described(around: Tensor, own: Tensor, mean: Tensor, channel: int, tables: Tables) -> Context:
+    """The context of M pixels for one channel, from planes: neighbours, own values and ``nearest_mean``.
+
+    Args:
+        around: [3, M, N].
+        own: [3, M], of which the planes before ``channel`` count; the channel's own becomes the target.
+        mean: [3, M].
+    """
+    # The planes known at this pixel already are taken relative to the pixel, the others to the mean.
+    centre = torch.cat((own[:channel], mean[channel:]))
+    differences = (around - centre[..., None]).clamp(-LIMIT, LIMIT)
+    level = torch.stack((centre[0] - 128, centre[1], centre[2], _surprise(own, mean, channel)), dim=1)
+    activity = differences[channel, :, :NUM_ACTIVE].abs().sum(1)
+    base = mean[channel] if channel == GREEN else own[0] + mean[channel]
+    target = own[channel] if channel == GREEN else own[0] + own[channel]
+    joined = torch.cat((differences.permute(1, 0, 2).flatten(1), level.clamp(-LIMIT, LIMIT)), dim=1)
+    compressed, log_activity = (
+        looked_up(table, index) for table, index in zip(tables, (joined + LIMIT, activity), strict=True)
+    )
+    return Context(torch.cat((compressed, log_activity[:, None]), dim=1), joined, base, activity, target)
 
 
 def _surprise(own: Tensor, mean: Tensor, channel: int) -> Tensor:

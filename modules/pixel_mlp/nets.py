@@ -48,6 +48,27 @@ class Mixture(NamedTuple):
     log_scales: Tensor
 
 
+def whole_sums(
+    layers: list[tuple[Tensor, Tensor]], skip: Tensor, x: Tensor, differences: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The exact arithmetic of one channel up to its last sums, on any device.
+
+    Args:
+        layers, skip: ``ChannelPredictor.integer_layers`` and ``integer_skip``.
+        x, differences: inputs [M, F + 1] and differences [M, F] of a ``Context``.
+
+    Returns:
+        whole numbers [M, 3 K] in units of 2^-14 and [M] in units of 2^-12.
+    """
+    *hidden, last = layers
+    shift = INPUT_BITS + FIRST_WEIGHT_BITS
+    for weight, bias in hidden:
+        x = functional.linear(x, weight, bias) * 2.0 ** (ACTIVATION_BITS - shift)
+        x = rounded(x).clamp(0, MAX_ACTIVATION)
+        shift = ACTIVATION_BITS + WEIGHT_BITS
+    return functional.linear(x, *last), differences @ skip
+
+
 class ChannelPredictor(nn.Module):
     """The mixture of one channel.
 
@@ -96,14 +117,10 @@ class ChannelPredictor(nn.Module):
 
     def _exact(self, x: Tensor, differences: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
-            *hidden, last = self.integer_layers()
-            shift = INPUT_BITS + FIRST_WEIGHT_BITS
-            for weight, bias in hidden:
-                x = functional.linear(x, weight, bias) * 2.0 ** (ACTIVATION_BITS - shift)
-                x = rounded(x).clamp(0, MAX_ACTIVATION)
-                shift = ACTIVATION_BITS + WEIGHT_BITS
-            raw = functional.linear(x, *last) * 2.0**-shift
-            logits, offsets, log_scales = raw.split(self.num_mixtures, dim=1)
+            raw, skip = whole_sums(self.integer_layers(), self.integer_skip(), x, differences)
+            logits, offsets, log_scales = (raw * 2.0 ** -(ACTIVATION_BITS + WEIGHT_BITS)).split(
+                self.num_mixtures, dim=1
+            )
             raw = torch.cat(
                 (
                     rounded(logits * SCALE_STEPS) / SCALE_STEPS,
@@ -112,8 +129,11 @@ class ChannelPredictor(nn.Module):
                 ),
                 dim=1,
             )
-            skip = differences @ rounded(self.skip * 2.0**SKIP_BITS)
             return raw, rounded(skip * (MEAN_STEPS * 2.0**-SKIP_BITS)) / MEAN_STEPS
+
+    def integer_skip(self) -> Tensor:
+        """Weights of the linear skip, whole numbers in units of 2^-12."""
+        return rounded(self.skip * 2.0**SKIP_BITS)
 
     def integer_layers(self) -> list[tuple[Tensor, Tensor]]:
         """Weights and biases of the layers as whole numbers; a bias is in units of the sum that it is added to."""
@@ -134,7 +154,7 @@ class ChannelPredictor(nn.Module):
             InexactWeightsError: naming the layer and its largest possible sum.
         """
         largest = float(max(abs(COMPRESSED).max(), (abs(LOG_ACTIVITY) / 2).max()))
-        skip = rounded(self.skip * 2.0**SKIP_BITS).abs().sum() * LIMIT
+        skip = self.integer_skip().abs().sum() * LIMIT
         sums = [("the linear skip", float(skip.detach()))]
         for number, (weight, bias) in enumerate(self.integer_layers(), 1):
             worst = weight.detach().double().abs().sum(1) * largest + bias.detach().double().abs()

@@ -23,7 +23,15 @@ from numba import njit
 from modules.components.coding.logistic_mixture import INVERSE_SCALE, WEIGHT, cdf_at, find
 from modules.components.coding.rans import check_exhausted, encode_intervals, open_stream, pop, slot_of
 from modules.components.kernels import kernel
-from modules.pixel_mlp.context import LOG_ACTIVITY, NUM_DIFFERENCES, OFFSETS, REACH, describe, surroundings
+from modules.pixel_mlp.context import (
+    LOG_ACTIVITY,
+    NUM_DIFFERENCES,
+    OFFSETS,
+    REACH,
+    SCALE_STEPS,
+    describe,
+    surroundings,
+)
 from modules.pixel_mlp.nets import (
     ACTIVATION_BITS,
     FIRST_WEIGHT_BITS,
@@ -42,11 +50,10 @@ LAG = REACH + 1
 NUM_SYMBOLS = 256
 MEAN_LIMIT = 4096 * MEAN_STEPS
 _LOG_ACTIVITY = LOG_ACTIVITY.astype(np.int64)
-_STEPS = 32  # of logits and log scales, in the tables of logistic_mixture too
-_FIRST_SCALE, _LAST_SCALE = int(MIN_LOG_SCALE * _STEPS), int(MAX_LOG_SCALE * _STEPS)
+FIRST_SCALE, LAST_SCALE = int(MIN_LOG_SCALE * SCALE_STEPS), int(MAX_LOG_SCALE * SCALE_STEPS)
 _FIRST_SHIFT = np.float32(2.0 ** (ACTIVATION_BITS - INPUT_BITS - FIRST_WEIGHT_BITS))
 _SHIFT = np.float32(2.0**-WEIGHT_BITS)
-_LAST_BITS = ACTIVATION_BITS + WEIGHT_BITS
+LAST_BITS = ACTIVATION_BITS + WEIGHT_BITS
 _HALF = np.float32(0.5)
 _TOP = np.float32(MAX_ACTIVATION)
 
@@ -71,13 +78,12 @@ class Predictor(NamedTuple):
         layers = [(w.detach().cpu().numpy().T.copy(), b.detach().cpu().numpy()) for w, b in predictor.integer_layers()]
         units = layers[0][0].shape[1]
         middle = layers[1:-1]
-        skip = np.floor(predictor.skip.detach().cpu().numpy() * np.float32(2.0**SKIP_BITS) + _HALF)
         return cls(
             *layers[0],
             np.stack([w for w, _ in middle]) if middle else np.empty((0, units, units), np.float32),
             np.stack([b for _, b in middle]) if middle else np.empty((0, units), np.float32),
             *layers[-1],
-            skip.astype(np.int32),
+            predictor.integer_skip().detach().cpu().numpy().astype(np.int32),
         )
 
 
@@ -118,7 +124,7 @@ def _mixture(raw, bias, base, activity, linear, weights, means, inverses):
     num = len(raw) // 3
     largest = np.int64(-(1 << 40))
     for k in range(num):
-        weights[k] = _shifted(raw[k] + bias[k], _LAST_BITS - 5)
+        weights[k] = _shifted(raw[k] + bias[k], LAST_BITS - 5)
         largest = max(largest, weights[k])
     active, total = 0, np.int64(0)
     log_activity = _LOG_ACTIVITY[activity]
@@ -127,12 +133,12 @@ def _mixture(raw, bias, base, activity, linear, weights, means, inverses):
         weight = WEIGHT[min(largest - weights[k], len(WEIGHT) - 1)]
         if weight == 0:
             continue
-        offset = _shifted(raw[num + k] + bias[num + k], _LAST_BITS - 6)
+        offset = _shifted(raw[num + k] + bias[num + k], LAST_BITS - 6)
         mean = centre + (((activity + 4) * offset) >> 1)
-        scale = log_activity + _shifted(raw[2 * num + k] + bias[2 * num + k], _LAST_BITS - 5)
+        scale = log_activity + _shifted(raw[2 * num + k] + bias[2 * num + k], LAST_BITS - 5)
         weights[active] = weight
         means[active] = min(max(mean, -MEAN_LIMIT), MEAN_LIMIT)
-        inverses[active] = INVERSE_SCALE[min(max(scale, _FIRST_SCALE), _LAST_SCALE) + 7 * _STEPS]
+        inverses[active] = INVERSE_SCALE[min(max(scale, FIRST_SCALE), LAST_SCALE) + 7 * SCALE_STEPS]
         total += weight
         active += 1
     return active, total
@@ -162,6 +168,13 @@ def _frame(planes, y, x, width):
             planes[y, REACH + width + column] = planes[y, x]
 
 
+@njit(nogil=True, inline="always")
+def rows_of(wave, height, width):
+    """The first row that has a pixel in this wave, and how many have; no more than 0 after the last wave."""
+    top = max(0, (wave - width + LAG) // LAG)
+    return top, min(height - 1, wave // LAG) - top + 1
+
+
 @kernel()
 def _code(planes, predictor_of, num_channels, decoding, starts, frequencies, state, words):
     """Go through all waves: intervals of known pixels out, or pixels in. Returns the coder's state and position."""
@@ -179,8 +192,7 @@ def _code(planes, predictor_of, num_channels, decoding, starts, frequencies, sta
     inverses = np.empty(outputs // 3, np.int64)
     n, position = 0, 0
     for wave in range(width + LAG * (height - 1)):
-        top = max(0, (wave - width + LAG) // LAG)
-        count = min(height - 1, wave // LAG) - top + 1
+        top, count = rows_of(wave, height, width)
         for p in range(count):
             y = top + p
             surroundings(planes, y + REACH, wave - LAG * y + REACH, around[p])
@@ -226,7 +238,7 @@ def _padded_planes(height: int, width: int) -> np.ndarray:
     return planes
 
 
-def _pixels_of(planes: np.ndarray, channels: int) -> np.ndarray:
+def pixels_of(planes: np.ndarray, channels: int) -> np.ndarray:
     """uint8 [h, w, 1 or 3] of padded planes."""
     inside = planes[REACH:, REACH:-REACH]
     if channels == 1:
@@ -267,7 +279,7 @@ def decode_tile(
     nothing = np.empty(0, np.uint16)
     state, position = _code(planes, predictor_of, channels, True, nothing, nothing, state, words)
     check_exhausted(state, position, words)
-    return _pixels_of(planes, channels)
+    return pixels_of(planes, channels)
 
 
 def draw_tile(
@@ -279,4 +291,4 @@ def draw_tile(
     words = random.integers(0, 1 << 32, height * width * channels // 2 + 2, dtype=np.uint32)
     nothing = np.empty(0, np.uint16)
     _code(planes, predictor_of, channels, True, nothing, nothing, np.uint64(1 << 40), words)
-    return _pixels_of(planes, channels)
+    return pixels_of(planes, channels)

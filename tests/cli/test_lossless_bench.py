@@ -55,6 +55,16 @@ def test_every_codec_of_the_machine_returns_colour_and_gray(shape, quick):
     assert [row.codec for row in rows] == list(peers) and all(row.num_bytes > 0 for row in rows)
 
 
+@pytest.mark.parametrize("values", [(255,), (0, 255), (0, 90, 200)])
+def test_every_codec_returns_pictures_of_few_colours(values):
+    """oxipng makes them gray, of one bit or of a palette."""
+    random = np.random.default_rng(0)
+    gray = random.choice(np.array(values, np.uint8), (16, 20))
+    for pixels in (gray, np.dstack([gray] * 3), random.choice(np.array(values, np.uint8), (16, 20, 3))):
+        Image.fromarray(pixels).save("few.png")
+        assert {row.codec for row in measure(Path("few.png"), engineered(quick=False))} == set(engineered(quick=False))
+
+
 def rows() -> list[Measurement]:
     return [
         Measurement("a", OURS, 100, 2.0, 1.0, 4.0, 1.0),

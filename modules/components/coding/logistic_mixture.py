@@ -31,13 +31,13 @@ INVERSE_SCALE = exact_table(
     np.arange(SCALE_STEPS * (LAST_LOG_SCALE - FIRST_LOG_SCALE) + 1) / SCALE_STEPS + FIRST_LOG_SCALE,
     1 << 24,
 )
-_LOGISTIC = exact_table(
+LOGISTIC = exact_table(
     lambda x: 1 / (1 + np.exp(-x)),
     np.arange(2 * _LOGISTIC_STEPS * _LOGISTIC_RANGE + 2) / _LOGISTIC_STEPS - _LOGISTIC_RANGE,
     1 << 28,
 )
 _LOGIT = np.rint(256 * np.log((np.arange(1024) + 0.5) / (1023.5 - np.arange(1024)))).astype(np.int64)
-_LOGISTIC_LIMIT = np.int64(_LOGISTIC_RANGE << 16)
+LOGISTIC_LIMIT = np.int64(_LOGISTIC_RANGE << 16)
 
 
 @njit(nogil=True, inline="always")
@@ -51,10 +51,10 @@ def cdf_at(edge, num_symbols, active, weights, total, means, inverses):
     mass = np.int64(0)
     for k in range(active):
         t = ((position - means[k]) * inverses[k]) >> 16
-        t = min(max(t, -_LOGISTIC_LIMIT), _LOGISTIC_LIMIT) + _LOGISTIC_LIMIT
+        t = min(max(t, -LOGISTIC_LIMIT), LOGISTIC_LIMIT) + LOGISTIC_LIMIT
         index = t >> 10
-        below = _LOGISTIC[index]
-        mass += weights[k] * (below + (((_LOGISTIC[index + 1] - below) * (t & 1023)) >> 10))
+        below = LOGISTIC[index]
+        mass += weights[k] * (below + (((LOGISTIC[index + 1] - below) * (t & 1023)) >> 10))
     return (mass * (TOTAL - num_symbols)) // (total << 28) + edge
 
 

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from modules.components.exact import EXACT_LIMIT, InexactWeightsError, check_sums, integer_layer, rounded
+from modules.components.exact import (
+    EXACT_LIMIT,
+    InexactWeightsError,
+    check_products,
+    check_sums,
+    integer_layer,
+    rounded,
+)
 
 
 def test_rounding_is_half_upwards():
@@ -70,3 +77,24 @@ def test_the_fewest_bits_are_four():
     assert integer_layer("a layer", torch.tensor([[511.0]]), torch.zeros(1), 5, 2047).bits == 4
     with pytest.raises(InexactWeightsError, match="a layer can sum up to"):
         integer_layer("a layer", torch.tensor([[513.0]]), torch.zeros(1), 5, 2047)
+
+
+def test_products_are_exact_here():
+    check_products(torch.device("cpu"))
+    with torch.autocast("cpu", torch.bfloat16):
+        check_products(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("bits", [7, 10])
+def test_a_device_that_rounds_the_factors_of_a_product_is_refused(bits: int, monkeypatch: pytest.MonkeyPatch):
+    """As bfloat16 and TF32 do, with 7 and 10 bits behind the first."""
+
+    def product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        if x.is_floating_point():
+            mantissa, exponent = torch.frexp(x)
+            x = torch.ldexp(torch.round(mantissa * 2 ** (bits + 1)), exponent - bits - 1)
+        return x.matmul(weight)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", product)
+    with pytest.raises(RuntimeError, match=r'products on cpu are not exact.*precision\("highest"\)'):
+        check_products(torch.device("cpu"))

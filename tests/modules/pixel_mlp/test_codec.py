@@ -67,6 +67,29 @@ def test_the_shorter_of_stream_and_webp_is_kept(monkeypatch):
         assert payload[0] == kept and len(payload) == size + 1
 
 
+def test_a_thorough_webp_is_tried_only_where_it_may_win(monkeypatch):
+    qualities = []
+    save = Image.Image.save
+    monkeypatch.setattr(Image.Image, "save", lambda *a, **k: qualities.append(k["quality"]) or save(*a, **k))
+    image = pixels(0, 32, 32)
+    quick = len(codec_file.store(image, 1))
+    assert qualities == [0]
+    for rival, tried in ((quick / 1.11, [0, 75]), (quick / 1.13, [0])):
+        qualities.clear()
+        codec_file.store(image, rival)
+        assert qualities == tried
+
+
+def test_tiles_that_no_encoder_makes_are_refused(monkeypatch):
+    codec, images = Codec(network()), (pixels(0, 8, 17), pixels(1, 17, 8), pixels(2, 16, 16))
+    containers = [codec.compress(image) for image in images]
+    monkeypatch.setattr(codec_file, "MAX_TILE", 16)
+    for container in containers[:2]:
+        with pytest.raises(CorruptFileError, match="a tile of more than 16 pixels a side"):
+            codec.decompress(container)
+    assert np.array_equal(codec.decompress(containers[2]), images[2])
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_bytes_do_not_depend_on_the_number_of_threads(threads):
     before = torch.get_num_threads()
@@ -86,8 +109,11 @@ def test_only_eight_bit_pixels_are_taken():
 
 
 def test_other_devices_precisions_and_models_are_refused():
-    for options in ({"device": "cuda"}, {"precision": "float64"}):
-        with pytest.raises(ValueError, match="whole numbers on the CPU"):
+    for options, message in (
+        ({"device": "nonsense"}, "no device 'nonsense'"),
+        ({"precision": "float64"}, "no float64"),
+    ):
+        with pytest.raises(ValueError, match=message):
             Codec(network(), **options)
     container = Codec(network(0)).compress(pixels(0, 8, 8))
     with pytest.raises(CorruptFileError, match="needs model"):

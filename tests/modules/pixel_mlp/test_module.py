@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from modules.components.checkpoint_file import CheckpointError
+from modules.components.coding.container import pack
 from modules.components.coding.model_file import load_network
 from modules.pixel_mlp.codec import Codec, estimated_bits
 from modules.pixel_mlp.context import contexts, pad
@@ -98,6 +99,27 @@ def test_an_image_in_strips_costs_what_it_costs_whole():
         assert float(estimated_bits(network, image)) == pytest.approx(float(bits.sum()), rel=1e-6)
     one = image[0].permute(1, 2, 0).contiguous().numpy()
     assert Codec(network).estimated_bits(one) == pytest.approx(float(bits[:, : 150 * 9].sum()), rel=1e-6)
+
+
+def test_validation_weighs_images_alike_and_a_test_writes_the_image_itself():
+    torch.manual_seed(0)
+    module, network = LosslessPixels(PixelMLP(8, 1, 2)), PixelMLP(8, 1, 2)
+    module.network = network
+    module.log, module.log_dict = (lambda *_, **__: None), (lambda *_: None)  # type: ignore[method-assign]
+    image = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (3, 3, 9, 24), dtype=np.uint8))
+    image[0] //= 32  # cheaper than the others
+    with torch.no_grad():
+        for part in (image[:1], image[1:]):
+            module.validation_step({"image": part}, 0)
+        bits = float(estimated_bits(network, image))
+        assert float(module.val_bpsp.compute()) == pytest.approx(bits / image.numel(), rel=1e-5)
+        module.test_step({"image": image[1:2]}, 0)
+        assert float(module.test_bpsp.compute()) == pytest.approx(
+            float(estimated_bits(network, image[1:2])) / image[1].numel(), rel=1e-5
+        )
+    pixels = np.ascontiguousarray(image[1].permute(1, 2, 0).numpy())
+    own = 8 * len(pack(module.codec().compress(pixels))) / pixels.size
+    assert float(module.test_file_bpsp.compute()) == pytest.approx(own, rel=1e-6)
 
 
 GOLDEN = [3.7434, 3.6302, 4.0772, 3.7760]

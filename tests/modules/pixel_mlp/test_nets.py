@@ -36,6 +36,7 @@ def test_exact_arithmetic_equals_int64(layers):
     net = network(layers, layers=layers)
     for predictor in net.channels:
         predictor.layers[0].bias.data[:4] = 20  # beyond the clip of the ReLU
+        predictor.layers[-1].bias.data[-2:] = torch.tensor([9.0, -9.0])  # and of the scales
     found = contexts(pad(photo(0)))
     with torch.no_grad():
         mixtures = net(found)
@@ -92,10 +93,11 @@ def test_weights_out_of_bounds_are_refused_by_name():
         net.channels[1].layers[layer].weight.data[3] *= 1000
         with pytest.raises(InexactWeightsError, match=name):
             net.check_bounds()
-    net = network()
-    net.channels[2].skip.data[:] = 0.26
-    with pytest.raises(InexactWeightsError, match="skip"):
-        net.check_bounds()
+    for weight in (0.26, -0.26):
+        net = network()
+        net.channels[2].skip.data[:] = weight
+        with pytest.raises(InexactWeightsError, match="skip"):
+            net.check_bounds()
     net = network()
     net.channels[0].layers[0].bias.data[0] = float("nan")
     with pytest.raises(InexactWeightsError):
@@ -112,6 +114,12 @@ def test_bound_is_that_of_the_worst_pixel():
     first.weight.data[0, 0] += 1 / 1024
     with pytest.raises(InexactWeightsError, match="layer 1"):
         net.check_bounds()
+    first.weight.data[0, 0] -= 1 / 1024
+    first.bias.data[0] = -((2**24 - 1) % 102 + 1) / 2**15
+    with pytest.raises(InexactWeightsError, match="layer 1 can sum up to 16777216"):
+        net.check_bounds()
+    first.bias.data[0] += 1 / 2**15
+    net.check_bounds()
 
 
 def test_bits_equal_scipy():

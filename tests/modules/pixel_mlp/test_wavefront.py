@@ -71,9 +71,12 @@ def test_bytes_are_pinned():
     image = (np.add.outer(np.arange(20) * 5, np.arange(30) * 3)[..., None] % 256 + np.arange(3)).astype(np.uint8)
     stream = encode_tile(image, predictors(net))
     assert hashlib.sha256(stream).hexdigest()[:16] == GOLDEN
+    drawn = draw_tile((20, 30, 3), predictors(net), np.random.default_rng(0))
+    assert hashlib.sha256(drawn).hexdigest()[:16] == GOLDEN_SAMPLE
 
 
 GOLDEN = "8c190055c90d5581"
+GOLDEN_SAMPLE = "8754192c237474af"
 
 
 def test_random_bits_decode_to_pixels_of_the_model():

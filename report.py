@@ -101,12 +101,15 @@ def details(run: Run, space: Bytes) -> Iterator[str]:
 
 
 def products(found: Products, space: Bytes) -> Iterator[str]:
-    for picture in found.pictures:
-        yield shown_picture(picture, space)
+    if found.pictures:
+        yield '<div class="pictures">'
+        yield from (shown_picture(picture, space) for picture in found.pictures)
+        yield "</div>"
     for table in found.tables:
         yield shown_table(table)
     for text in found.texts:
-        title = text.name if text.num_lines == len(text.lines) else f"{text.name}: its beginning"
+        is_whole = text.num_lines == len(text.lines)
+        title = text.name if is_whole else f"{text.name}: the first {len(text.lines)} of {text.num_lines} lines"
         yield page.foldable(title, page.lines(text.lines), True)
 
 
@@ -119,9 +122,10 @@ def shown_picture(picture: Picture, space: Bytes) -> str:
 
 
 def shown_table(table: Table) -> str:
-    shown = page.foldable(table.name, page.table(table.header, table.rows), True)
-    cut = f"the first {len(table.rows)} of {table.num_rows} rows"
-    return shown + (page.paragraph(cut, "note") if table.num_rows > len(table.rows) else "")
+    """Unfolded, unless it is so long that only its beginning is shown."""
+    is_whole = table.num_rows == len(table.rows)
+    title = table.name if is_whole else f"{table.name}: the first {len(table.rows)} of {table.num_rows} rows"
+    return page.foldable(title, page.table(table.header, table.rows), is_whole)
 
 
 def sweeps(runs: Sequence[Run], space: Bytes) -> Iterator[str]:

@@ -31,7 +31,8 @@ img { max-width: 100%; max-height: 60rem; height: auto; object-fit: contain; bac
 .legend b { display: inline-block; width: 1rem; height: .25rem; margin-right: .3rem; vertical-align: middle; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
 .note { color: GrayText; font-size: .85rem; }
-figure { margin: 0; } figcaption { font-size: .85rem; }
+.pictures { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1rem; }
+figure { margin: 0; max-width: 100%; } figcaption { font-size: .85rem; }
 """
 
 
@@ -86,7 +87,12 @@ def clipped(value: str) -> str:
 def _cell(value: str) -> str:
     if isinstance(value, Markup):
         return f"<td>{value}</td>"
-    return f"<td{_class('number') if is_number(value) else ''}>{text(clipped(value))}</td>"
+    return f"<td{_class('number') if is_number(value) else ''}>{text(rounded(clipped(value)))}</td>"
+
+
+def rounded(value: str) -> str:
+    """Six digits of a number with more."""
+    return f"{float(value):.6g}" if is_number(value) and len(value) > 8 and "." in value else value
 
 
 def _class(kind: str) -> str:

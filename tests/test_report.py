@@ -71,11 +71,20 @@ def test_runs_with_their_results_tables_and_pictures() -> None:
     run = write_run(Path("runs/a/000"))
     (run / "report").mkdir()
     (run / "report" / "scenes.png").write_bytes(PNG)
-    (run / "table.csv").write_text("name,share\nfirst,0.75\n" + "more,1\n" * 60)
+    (run / "table.csv").write_text("name,share\nfirst,0.75\nlong,0.12345678901234\n" + "more,1\n" * 60)
     page = made(Path("runs"))
-    for words in ("val/error 20.25", "61", "0123456789+", "python train.py fit", "report/scenes.png", "first", "0.75"):
+    for words in (
+        "val/error 20.25",
+        "61",
+        "0123456789+",
+        "python train.py fit",
+        "report/scenes.png",
+        "first",
+        "0.75",
+        " 0.123457 ",
+    ):
         assert words in page.text
-    assert "the first 40 of 61 rows" in page.text
+    assert "table.csv: the first 40 of 62 rows" in page.text
     assert base64.b64encode(PNG).decode() in " ".join(page.sources)
     assert sum(source.startswith("data:image/svg+xml") for source in page.sources) == 1  # the error has one value
 
@@ -146,7 +155,10 @@ def test_algorithms_and_other_texts() -> None:
     run = write_run(Path("runs/a/000"))
     (run / "algorithms.txt").write_text("m1 = (a11 + a22) (b11 + b22)\n" + "m <script>\n" * run_products.TEXT_LINES)
     page = made(run)
-    assert "m1 = (a11 + a22) (b11 + b22)" in page.text and "algorithms.txt: its beginning" in page.text
+    assert (
+        "m1 = (a11 + a22) (b11 + b22)" in page.text
+        and f"algorithms.txt: the first {run_products.TEXT_LINES} of {run_products.TEXT_LINES + 1} lines" in page.text
+    )
     assert page.text.count("m <script>") == run_products.TEXT_LINES - 1 and "script" not in page.tags
 
 

@@ -1,4 +1,4 @@
-"""One HTML page about runs: what differs between them, curves, results, tables and pictures; it needs no network.
+"""One HTML page about runs: results, what differs between them, curves, tables and pictures; it needs no network.
 
     python report.py runs/l3c runs/ecg/narrow_cnn/003 --output report.html
 
@@ -9,52 +9,72 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from cli import page
-from cli.finished_runs import CONFIG, Run, by_model, differences, read_runs
+from cli.finished_runs import MAX_VALUE, RANKED, Run, by_model, differences, read_run, run_folders, short_names
+from cli.run_products import Picture, Products, Table, read_product, read_products
 from modules.components.files.whole_files import write_whole
 
-MAX_PLOTS = 40
-MAX_OPEN = 20
-"""Lines of a table of options that is shown unfolded."""
-NOT_PLOTTED = ("lr-",)
+MAX_RUNS = 200
+"""The newest are shown."""
+MAX_PLOTS = 24
+"""Of the runs of one module."""
+MAX_OPEN, MAX_OPTIONS = 20, 200
+"""Lines of a table of options that is shown unfolded, and that are shown at all."""
+MAX_BYTES = 64 << 20
+"""Of all pictures together."""
+NOT_PLOTTED = ("lr-", "generation", "epoch_in_generation")
+
+
+class Bytes:
+    """What may still be put on the page."""
+
+    def __init__(self) -> None:
+        self.left = MAX_BYTES
+
+    def take(self, size: int) -> bool:
+        """Whether it still fits."""
+        self.left -= size if (fits := size <= self.left) else 0
+        return fits
 
 
 def summary(runs: Sequence[Run]) -> Iterator[str]:
     """A line for each run: where, how long, on what, and the number that its config watches."""
     rows = []
-    for i, run in enumerate(runs):
+    for run in runs:
         last = list(run.results.values())[-1] if run.results else {}
         fit = run.results.get("fit", last)
         monitor, score = fit.get("monitor"), fit.get("best_score")
         best = f"{monitor} {number(score)}" if monitor and score is not None else ""
-        seconds = sum(float(result.get("seconds") or 0) for result in run.results.values())
-        name = page.link(f"run{i}", run.name)
+        seconds = sum(value for result in run.results.values() if is_number(value := result.get("seconds")))
         commit = str(last.get("commit") or "")[:10] + ("+" if last.get("dirty") else "")
-        done = ", ".join(run.results) or "not finished"
-        rows.append([name, done, best, f"{seconds:.0f}", str(last.get("device", "")), commit])
-    yield page.table(["run", "done", "best", "seconds", "device", "commit"], rows)
+        done = ", ".join([*(run.results or ["not finished"]), *(["damaged files"] if run.complaints else [])])
+        time = f"{seconds:.0f}" if run.results else ""
+        rows.append([page.link(run.name, run.name), best, done, time, str(last.get("device") or ""), commit])
+    yield page.table(["run", "best", "done", "seconds", "device", "commit"], rows)
 
 
 def comparison(runs: Sequence[Run]) -> Iterator[str]:
-    """For each module with two runs or more, the options in which they differ."""
-    groups = {model: group for model, group in by_model(runs).items() if len(group) > 1}
-    if groups:
-        yield page.heading(2, "What differs")
-    for model, group in groups.items():
-        found = [[name, *values] for name, values in differences(group)]
-        title = f"{model}: {len(found)} options of {len(group)} runs"
-        yield page.foldable(title, page.table(["option", *(run.name for run in group)], found), len(found) <= MAX_OPEN)
+    """The options in which runs of one module differ."""
+    found = [[name, *values] for name, values in differences(runs)]
+    if len(runs) > 1:
+        table = page.table(["option", *(run.name for run in runs)], found[:MAX_OPTIONS])
+        yield page.foldable(f"What differs: {len(found)} options", table, len(found) <= MAX_OPEN)
+    if len(found) > MAX_OPTIONS:
+        yield page.paragraph(f"the first {MAX_OPTIONS} of {len(found)}", "note")
 
 
 def curves(runs: Sequence[Run]) -> Iterator[str]:
-    """A plot for each metric; validation and test first."""
-    names = {name for run in runs for name in run.curves if not name.startswith(NOT_PLOTTED)}
+    """A plot for each metric that has a course; validation and test first."""
+    names = {name for run in runs for name, curve in run.curves.items() if len(curve) > 1}
     ordered = sorted(names, key=lambda name: (name.startswith("train/"), name))
+    ordered = [name for name in ordered if not name.startswith(NOT_PLOTTED)]
     if not ordered:
         return
-    colours = {run.name: f"C{i % 10}" for i, run in enumerate(runs)}
-    yield page.heading(2, "Curves")
+    colours = page.colours([run.name for run in runs if run.curves])
+    if len(colours) > 1:
+        yield page.legend(colours)
     yield '<div class="plots">'
     for name in ordered[:MAX_PLOTS]:
         yield page.plot(name, {run.name: run.curves[name] for run in runs if name in run.curves}, colours)
@@ -63,52 +83,107 @@ def curves(runs: Sequence[Run]) -> Iterator[str]:
         yield page.paragraph(f"and {len(ordered) - MAX_PLOTS} more in metrics.csv", "note")
 
 
-def details(run: Run, anchor: str) -> Iterator[str]:
-    yield page.heading(2, run.name, anchor)
+def details(run: Run, space: Bytes) -> Iterator[str]:
+    """What a run says and leaves."""
+    yield page.heading(3, run.name, run.name)
     for subcommand, result in run.results.items():
-        yield page.heading(3, subcommand)
-        yield page.code(result.get("command", ""))
+        yield page.paragraph(subcommand, "label")
+        yield page.code(str(result.get("command") or "")[:2000])
         metrics = result.get("metrics")
         if isinstance(metrics, dict) and metrics:
             yield page.table(["metric", "value"], [[str(name), number(value)] for name, value in metrics.items()])
     if not run.results:
-        yield page.paragraph(f"The run has a {CONFIG} and no result yet.", "note")
-    for table in run.tables:
-        yield page.heading(3, table.name)
-        yield page.table(table.header, table.rows)
-        if table.num_rows > len(table.rows):
-            yield page.paragraph(f"the first {len(table.rows)} of {table.num_rows} rows", "note")
-    for path in run.pictures:
-        yield page.picture_file(path, path.relative_to(run.folder).as_posix())
-    for complaint in run.complaints:
-        yield page.paragraph(f"could not be read: {complaint}", "note")
+        yield page.paragraph("The run has no result yet.", "note")
+    found = read_products(run.folder)
+    yield from products(found, space)
+    for complaint in [*run.complaints, *found.complaints]:
+        yield page.paragraph(f"not shown: {complaint}", "note")
+
+
+def products(found: Products, space: Bytes) -> Iterator[str]:
+    if found.pictures:
+        yield '<div class="pictures">'
+        yield from (shown_picture(picture, space) for picture in found.pictures)
+        yield "</div>"
+    for table in found.tables:
+        yield shown_table(table)
+    for text in found.texts:
+        is_whole = text.num_lines == len(text.lines)
+        title = text.name if is_whole else f"{text.name}: the first {len(text.lines)} of {text.num_lines} lines"
+        yield page.foldable(title, page.lines(text.lines), True)
+
+
+def shown_picture(picture: Picture, space: Bytes) -> str:
+    if space.take(picture.size):
+        return page.picture(picture.path.read_bytes(), picture.kind, picture.name)
+    return page.paragraph(
+        f"not shown: {picture.name}: the page holds {MAX_BYTES >> 20} MiB of pictures already", "note"
+    )
+
+
+def shown_table(table: Table) -> str:
+    """Unfolded, unless it is so long that only its beginning is shown."""
+    is_whole = table.num_rows == len(table.rows)
+    title = table.name if is_whole else f"{table.name}: the first {len(table.rows)} of {table.num_rows} rows"
+    return page.foldable(title, page.table(table.header, table.rows), is_whole)
+
+
+def sweeps(runs: Sequence[Run], space: Bytes) -> Iterator[str]:
+    """The table and the plot that sweep.py left above the runs, a run two levels above a trial's."""
+    above = dict.fromkeys(folder for run in runs for folder in list(run.folder.parents)[:2])
+    for folder in above:
+        found = Products([], [], [], [])
+        for path in (folder / name for name in RANKED):
+            if path.exists():
+                read_product(path, path.name, found)
+        if found.tables or found.pictures:
+            yield page.heading(2, f"Sweep {folder.name}")
+            yield from products(found, space)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) < MAX_VALUE
 
 
 def number(value: object) -> str:
-    return f"{value:.6g}" if isinstance(value, int | float) else str(value)
+    return f"{value:.6g}" if is_number(value) else str(value)
 
 
-def report(runs: Sequence[Run]) -> str:
-    parts = [*summary(runs), *curves(runs), *comparison(runs)]
-    for i, run in enumerate(runs):
-        parts += details(run, f"run{i}")
+def report(runs: Sequence[Run], num_older: int = 0) -> str:
+    space = Bytes()
+    parts = list(summary(runs))
+    if num_older:
+        parts.append(page.paragraph(f"and {num_older} older runs; name their folders to see them", "note"))
+    parts += sweeps(runs, space)
+    for model, group in by_model(runs).items():
+        parts.append(page.heading(2, f"{model or 'no config'}, {len(group)} runs" if len(group) > 1 else model))
+        parts += [*comparison(group), *curves(group)]
+        parts += [part for run in group for part in details(run, space)]
     return page.page(f"{len(runs)} runs" if len(runs) > 1 else runs[0].name, parts)
+
+
+def newest(folders: Sequence[Path]) -> list[Path]:
+    """At most MAX_RUNS of them, in their order."""
+    ages = sorted(folders, key=lambda folder: folder.stat().st_mtime_ns)[-MAX_RUNS:]
+    return [folder for folder in folders if folder in set(ages)]
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Exit code 0, or 2 for a mistake in the call."""
-    parser = argparse.ArgumentParser(prog="report.py", description="One HTML page about runs.")
+    parser = argparse.ArgumentParser(prog="report.py", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("folders", nargs="+", type=Path, help="runs, or folders that hold some")
     parser.add_argument("--output", type=Path, default=Path("report.html"), help="default: %(default)s")
     arguments = parser.parse_args(args)
     try:
-        runs = read_runs(arguments.folders)
-        write_whole(arguments.output, report(runs).encode())
+        folders = run_folders(arguments.folders)
+        names = dict(zip(folders, short_names(folders), strict=True))
+        runs = [read_run(folder, names[folder]) for folder in newest(folders)]
+        write_whole(arguments.output, report(runs, len(folders) - len(runs)).encode())
     except OSError as error:
         print(f"report.py: {error}", file=sys.stderr)
         return 2
     size = arguments.output.stat().st_size / 1e6
-    print(f"{arguments.output}: {len(runs)} runs, {sum(len(run.pictures) for run in runs)} pictures, {size:.1f} MB")
+    print(f"{arguments.output}: {len(runs)} of {len(folders)} runs, {size:.1f} MB")
     return 0
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from cli import checkout, claim
+from cli.finished_runs import RANKED
 from cli.sweeps import plots, ranking, sweep_file
 from cli.sweeps.distributions import Parameters
 from cli.sweeps.hyperband import hyperband
@@ -25,7 +26,6 @@ from cli.sweeps.trial import FAILED, UNFINISHED, Trial
 
 USER_ERRORS = (ValueError, TypeError, ArithmeticError, OSError, yaml.YAMLError)
 """The middle two from draws."""
-TABLE, PLOT = "trials.csv", "trials.png"
 
 
 def positive(text: str) -> int:
@@ -38,9 +38,10 @@ def positive(text: str) -> int:
 def show(found: ranking.Ranking, folder: Path) -> None:
     """Print the table, and leave it and the plot in the folder."""
     ranking.print_table(found)
-    ranking.write_csv(found, folder / TABLE)
-    written = [TABLE, *([PLOT] if plots.plot(found, folder / PLOT) else [])]
-    print("written:", ", ".join(str(folder / name) for name in written))
+    table, picture = (folder / name for name in RANKED)
+    ranking.write_csv(found, table)
+    is_drawn = plots.plot(found, picture)
+    print("written:", f"{table}, {picture}" if is_drawn else table)
 
 
 def table(args: Sequence[str]) -> int:
@@ -48,7 +49,7 @@ def table(args: Sequence[str]) -> int:
     parser.add_argument("folders", nargs="+", type=Path, help="runs, or folders that hold some")
     parser.add_argument("--metric", help="default: the one that the first run monitors")
     parser.add_argument("--goal", choices=["minimize", "maximize"], help="default: as that run's config says")
-    parser.add_argument("--output", type=Path, help=f"folder for {TABLE} and {PLOT}; default: the first one")
+    parser.add_argument("--output", type=Path, help=f"folder for {' and '.join(RANKED)}; default: the first one")
     options = parser.parse_args(args)
     try:
         found = ranking.of_runs(options.folders, options.metric, options.goal)

@@ -105,4 +105,5 @@ def main(args: ArgsType = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with wandb_session.stop_is_no_failure():
+        main()

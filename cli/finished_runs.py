@@ -1,4 +1,4 @@
-"""What run folders hold for a reader: configs that differ, metrics over steps, results, tables and pictures.
+"""What run folders hold for a reader: configs that differ, metrics over steps, results. Products: run_products.py.
 
 Folders may come from strangers: whatever does not parse is left out and said so, nothing is executed.
 """
@@ -6,29 +6,31 @@ Folders may come from strangers: whatever does not parse is left out and said so
 import csv
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from cli.metrics_table import rows_of
+from cli.metrics_table import merged, rows_of
 
-CONFIG = "config.fit.yaml"
+CONFIGS = tuple(f"config.{subcommand}.yaml" for subcommand in ("fit", "test", "validate", "predict"))
+"""Which of them says what a run was, the first one that is there."""
+RESULT = "result.json"
+RANKED = ("trials.csv", "trials.png")
+"""Table and plot that sweep.py leaves in a folder above runs."""
 MACHINERY = ("csv", "wandb", "checkpoints")
-"""Folders of a run that hold no product."""
-MAX_PICTURE_BYTES = 8 << 20
-MAX_TABLE_BYTES = 4 << 20
-TABLE_ROWS = 40
+"""Folders of a run that hold no product and no run."""
+MAX_BYTES = 64 << 20
+"""Of a file of text that is read."""
+MAX_OPTIONS = 20_000
+"""Of a config: YAML's aliases let a small file stand for a huge tree."""
+MAX_DEPTH = 50
+MAX_STEP = 1 << 53
+MAX_VALUE = 1e100
+"""Larger ones can't be drawn."""
 Curve = list[tuple[int, float]]
-
-
-class Table(NamedTuple):
-    name: str
-    header: list[str]
-    rows: list[list[str]]
-    """At most TABLE_ROWS."""
-    num_rows: int
 
 
 class Run(NamedTuple):
@@ -36,14 +38,19 @@ class Run(NamedTuple):
     """The path below what all runs have in common."""
     folder: Path
     config: dict[str, str]
-    """Dotted name -> value, as YAML."""
+    """Dotted name -> value, as JSON."""
     results: dict[str, dict[str, Any]]
     """Subcommand -> what result.json says of it."""
     curves: dict[str, Curve]
-    tables: list[Table]
-    pictures: list[Path]
     complaints: list[str]
     """Files that could not be read, with the reason."""
+
+
+def walk(folder: Path, skipped: Collection[str] = MACHINERY) -> Iterator[tuple[Path, list[str]]]:
+    """(folder, sorted names of its files), itself and all below but for ``skipped``, hidden ones and links."""
+    for path, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name not in skipped and not name.startswith("."))
+        yield Path(path), sorted(files)
 
 
 def run_folders(paths: Sequence[Path]) -> list[Path]:
@@ -55,9 +62,10 @@ def run_folders(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if not path.is_dir():
             raise FileNotFoundError(f"no folder {path}")
-    found = {file.parent.resolve() for path in paths for name in (CONFIG, "result.json") for file in path.rglob(name)}
+    signs = {*CONFIGS, RESULT}
+    found = {folder.resolve() for path in paths for folder, files in walk(path) if signs.intersection(files)}
     if not found:
-        raise FileNotFoundError(f"no run below {', '.join(map(str, paths))}: a run has a {CONFIG} or a result.json")
+        raise FileNotFoundError(f"no run below {', '.join(map(str, paths))}: a run has a {CONFIGS[0]} or a {RESULT}")
     return sorted(found)
 
 
@@ -80,16 +88,10 @@ def short_names(folders: Sequence[Path]) -> list[str]:
 
 def read_run(folder: Path, name: str) -> Run:
     complaints: list[str] = []
-    config = flat(read(folder / CONFIG, parse_yaml, complaints))
-    results = {key: value for key, value in read(folder / "result.json", parse_json, complaints).items() if value}
-    products = sorted(path for path in folder.rglob("*") if path.is_file() and is_product(path.relative_to(folder)))
-    pictures = [path for path in products if path.suffix == ".png" and path.stat().st_size <= MAX_PICTURE_BYTES]
-    tables = [table for path in products if (table := read_table(path, folder, complaints)) is not None]
-    return Run(name, folder, config, results, curves_of(folder), tables, pictures, complaints)
-
-
-def is_product(path: Path) -> bool:
-    return path.parts[0] not in MACHINERY and path.name != "metrics.csv" and not path.name.startswith(".")
+    file = next((folder / name for name in CONFIGS if (folder / name).exists()), folder / CONFIGS[0])
+    config = flat(read(file, parse_yaml, complaints))
+    results = {key: value for key, value in read(folder / RESULT, parse_json, complaints).items() if value}
+    return Run(name, folder, config, results, read_curves(folder, complaints), complaints)
 
 
 def read(path: Path, parse: Any, complaints: list[str]) -> dict[str, Any]:
@@ -97,14 +99,43 @@ def read(path: Path, parse: Any, complaints: list[str]) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = parse(path.read_text(encoding="utf-8"))
+        content = parse(require_text(path).read_text(encoding="utf-8"))
+        require_tree(content)
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        complaints.append(f"{path.name}: {str(error).splitlines()[0]}")
+        complaints.append(f"{path.name}: {first_line(error)}")
         return {}
     if isinstance(content, dict):
         return content
     complaints.append(f"{path.name}: no mapping")
     return {}
+
+
+def require_text(path: Path) -> Path:
+    """The path; a ValueError for a link, which might show another person's file, and for a file too large to show."""
+    if path.is_symlink() or not path.is_file():
+        raise ValueError("no plain file")
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ValueError(f"{size:,} bytes, {MAX_BYTES:,} at most")
+    return path
+
+
+def require_tree(content: Any) -> None:
+    """Raise a ValueError for a tree too deep or too large to be walked."""
+    number, level = 0, [content]
+    for _ in range(MAX_DEPTH):
+        members = (list(node.values()) if isinstance(node, dict) else node for node in level)
+        level = []
+        for member in members:
+            level += member if isinstance(member, list) else []
+            if (number := number + 1) > MAX_OPTIONS or len(level) > MAX_OPTIONS:
+                raise ValueError(f"more than {MAX_OPTIONS:,} entries")
+        if not level:
+            return
+    raise ValueError(f"more than {MAX_DEPTH} levels")
+
+
+def first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def parse_yaml(text: str) -> Any:
@@ -133,34 +164,31 @@ def flat(config: Any, prefix: str = "") -> dict[str, str]:
     return found
 
 
-def curves_of(folder: Path) -> dict[str, Curve]:
-    """Metric -> (step, value), finite ones only, in the order of metrics.csv."""
+def read_curves(folder: Path, complaints: list[str]) -> dict[str, Curve]:
+    """Metric -> (step, value) where they can be drawn, in the order in which they count; also of a run that goes on."""
     curves: dict[str, Curve] = {}
-    for row in rows_of(folder / "metrics.csv"):
-        for name, text in row.items():
-            if name in ("epoch", "step") or not text:
-                continue
-            try:
-                value = float(text)
-            except ValueError:
-                continue
-            if math.isfinite(value):
-                curves.setdefault(name, []).append((int(row["step"]), value))
+    try:
+        tables = [path for path in (folder / "metrics.csv", *folder.glob("csv/*/metrics.csv")) if path.exists()]
+        rows = merged(folder) if all(map(require_text, tables)) else []
+        for row in rows or rows_of(folder / "metrics.csv"):
+            if (step := int(row["step"])) < MAX_STEP:
+                for name, value in numbers(row):
+                    curves.setdefault(name, []).append((step, value))
+    except (OSError, ValueError, csv.Error) as error:
+        complaints.append(f"metrics.csv: {first_line(error)}")
     return curves
 
 
-def read_table(path: Path, folder: Path, complaints: list[str]) -> Table | None:
-    if path.suffix != ".csv" or path.stat().st_size > MAX_TABLE_BYTES:
-        return None
-    try:
-        with path.open(newline="", encoding="utf-8") as lines:
-            rows = list(csv.reader(lines))
-    except (OSError, ValueError, csv.Error) as error:
-        complaints.append(f"{path.relative_to(folder)}: {error}")
-        return None
-    if not rows:
-        return None
-    return Table(path.relative_to(folder).as_posix(), rows[0], rows[1 : TABLE_ROWS + 1], len(rows) - 1)
+def numbers(row: dict[str, str]) -> Iterator[tuple[str, float]]:
+    for name, text in row.items():
+        if not name or name in ("epoch", "step") or not text:
+            continue
+        try:
+            value = float(text)
+        except ValueError:
+            continue
+        if math.isfinite(value) and abs(value) < MAX_VALUE:
+            yield name, value
 
 
 def differences(runs: Sequence[Run]) -> Iterator[tuple[str, list[str]]]:
@@ -176,8 +204,9 @@ def differences(runs: Sequence[Run]) -> Iterator[tuple[str, list[str]]]:
 
 
 def by_model(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs of the same LightningModule together, by its name."""
+    """Runs of the same LightningModule together, by its method and name: ``l3c: L3C``."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(run.config.get("model.class_path", "").strip('"').rpartition(".")[2], []).append(run)
+        path = run.config.get("model.class_path", "").strip('"').split(".")
+        groups.setdefault(": ".join([*path[1:-1][:1], path[-1]]), []).append(run)
     return groups

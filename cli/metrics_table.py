@@ -35,7 +35,8 @@ def rows_of(file: Path) -> list[Row]:
     if not file.exists():
         return []
     with file.open(newline="", encoding="utf-8") as lines:
-        return [row for row in csv.DictReader(lines) if (row.get("step") or "").isdigit() and None not in row.values()]
+        rows = csv.DictReader(lines)
+        return [row for row in rows if (row.get("step") or "").isdecimal() and None not in row.values()]
 
 
 def merged(folder: Path) -> list[Row]:

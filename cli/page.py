@@ -4,25 +4,35 @@ import base64
 import html
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 
 MAX_POINTS = 300
 """Of a curve, which is no wider on the page."""
+MAX_CELL = 200
+"""Characters of a cell of a table."""
+MANY = 10
+"""Colours that are told apart at a glance."""
+WIDE = 100.0
+"""Largest over smallest from which on an axis is logarithmic."""
 STYLE = """
 :root { color-scheme: light dark; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 1200px; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 1200px;
+  overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; border-top: 1px solid #8886; padding-top: 1rem; }
 h3 { font-size: 1rem; margin: 1rem 0 .3rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; }
 th, td { padding: .2rem .6rem; text-align: left; border-bottom: 1px solid #8884; white-space: nowrap; }
 td.number { text-align: right; font-variant-numeric: tabular-nums; }
-code { font-size: .85rem; overflow-wrap: anywhere; }
-img { max-width: 100%; height: auto; background: white; }
+code { font-size: .85rem; }
+pre { font-size: .8rem; overflow: auto; max-height: 24rem; padding: .5rem; border: 1px solid #8884; }
+img { max-width: 100%; max-height: 60rem; height: auto; object-fit: contain; background: white; }
+.legend { display: flex; flex-wrap: wrap; gap: .1rem 1rem; font-size: .85rem; }
+.legend b { display: inline-block; width: 1rem; height: .25rem; margin-right: .3rem; vertical-align: middle; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1rem; }
-.note { color: #888; font-size: .85rem; }
-figure { margin: 0; } figcaption { font-size: .85rem; }
+.note { color: GrayText; font-size: .85rem; }
+.pictures { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 1rem; }
+figure { margin: 0; max-width: 100%; } figcaption { font-size: .85rem; }
 """
 
 
@@ -59,17 +69,30 @@ def code(content: object) -> str:
     return f"<p><code>{text(content)}</code></p>"
 
 
+def lines(content: Iterable[str]) -> str:
+    return f"<pre>{text(chr(10).join(content))}</pre>"
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Cells are text or ``Markup``; numbers stand to the right."""
-    top = "".join(f"<th>{text(name)}</th>" for name in header)
-    lines = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{top}</tr>{lines}</table></div>'
+    top = "".join(f"<th>{text(clipped(name))}</th>" for name in header)
+    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    return f'<div class="scroll"><table><tr>{top}</tr>{body}</table></div>'
+
+
+def clipped(value: str) -> str:
+    return value if len(value) <= MAX_CELL else f"{value[:MAX_CELL]} ..."
 
 
 def _cell(value: str) -> str:
     if isinstance(value, Markup):
         return f"<td>{value}</td>"
-    return f"<td{_class('number') if is_number(value) else ''}>{text(value)}</td>"
+    return f"<td{_class('number') if is_number(value) else ''}>{text(rounded(clipped(value)))}</td>"
+
+
+def rounded(value: str) -> str:
+    """Six digits of a number with more."""
+    return f"{float(value):.6g}" if is_number(value) and len(value) > 8 and "." in value else value
 
 
 def _class(kind: str) -> str:
@@ -89,13 +112,9 @@ def foldable(title: str, content: str, is_open: bool) -> str:
 
 
 def picture(data: bytes, kind: str, caption: str) -> str:
-    """``kind`` is png or svg+xml."""
+    """``kind`` is png, jpeg or svg+xml."""
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
     return f'<figure><figcaption>{text(caption)}</figcaption><img alt="{text(caption)}" src="{source}"></figure>'
-
-
-def picture_file(path: Path, caption: str) -> str:
-    return picture(path.read_bytes(), "png", caption)
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -105,12 +124,27 @@ def thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(fmean(step for step, _ in group), fmean(value for _, value in group)) for group in groups]
 
 
-def plot(title: str, curves: Mapping[str, Sequence[tuple[int, float]]], colours: Mapping[str, str]) -> str:
-    """Lines over steps, one for each run; the legend is left out where there is one line only.
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each name, as #rrggbb: up to MANY known ones, or else as many of a rainbow."""
+    import matplotlib
+    from matplotlib.colors import to_hex
+
+    few = len(names) <= MANY
+    shades = matplotlib.colormaps["tab10" if few else "turbo"]
+    return {name: to_hex(shades(i if few else i / (len(names) - 1))) for i, name in enumerate(names)}
+
+
+def legend(colour_of: Mapping[str, str]) -> str:
+    entries = (f'<span><b style="background:{colour}"></b>{text(name)}</span>' for name, colour in colour_of.items())
+    return f'<p class="legend">{"".join(entries)}</p>'
+
+
+def plot(title: str, curves: Mapping[str, Sequence[tuple[int, float]]], colour_of: Mapping[str, str]) -> str:
+    """Lines over steps, one for each run; ``legend`` says which.
 
     Args:
         curves: run -> (step, value).
-        colours: run -> a colour of matplotlib's, the same in all plots.
+        colour_of: run -> #rrggbb, the same in all plots.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -120,14 +154,18 @@ def plot(title: str, curves: Mapping[str, Sequence[tuple[int, float]]], colours:
         axes = figure.add_subplot()
         for name, points in curves.items():
             steps, values = zip(*thinned(points), strict=True)
-            label = name.replace("$", r"\$")
-            axes.plot(
-                steps, values, marker="." if len(points) < 30 else "", linewidth=1, label=label, color=colours[name]
-            )
+            marker = "." if len(points) < 30 else ""
+            axes.plot(steps, values, marker=marker, linewidth=1, color=colour_of[name])
+        if is_wide([points[-1][0] for points in curves.values()]):  # a long run would hide the short ones
+            axes.set_xscale("log")
+        if is_wide([value for points in curves.values() for _, value in points]):
+            axes.set_yscale("log")
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-        if len(curves) > 1:
-            axes.legend(fontsize=6)
         file = io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return picture(file.getvalue(), "svg+xml", title)
+
+
+def is_wide(values: Sequence[float]) -> bool:
+    return min(values) > 0 and max(values) / min(values) >= WIDE

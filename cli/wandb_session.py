@@ -1,8 +1,10 @@
 """wandb around one run: offline unless somebody is logged in, never a question, closed at the end."""
 
+import atexit
 import json
 import netrc
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -81,6 +83,25 @@ def session() -> Iterator[None]:
             wandb.finish(exit_code=int(failed))
         for name in chosen:
             os.environ.pop(name, None)
+
+
+@contextmanager
+def stop_is_no_failure() -> Iterator[None]:
+    """End by SIGTERM itself, in place of exit code 143, where wandb's agent told a trial to stop.
+
+    The agent takes any code above 0 for a failure, and gives up after three in its first minute, or five that are half
+    of all: early termination would end the sweep.
+    """
+    try:
+        yield
+    except SystemExit as stop:
+        if stop.code == 128 + signal.SIGTERM and "WANDB_SWEEP_ID" in os.environ:
+            atexit._run_exitfuncs()  # a signal leaves them out
+            sys.stdout.flush()
+            sys.stderr.flush()
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise
 
 
 def whereabouts() -> str | None:

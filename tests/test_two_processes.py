@@ -62,8 +62,9 @@ def test_both_processes_hold_the_same_weights(one: Experiment, monkeypatch: pyte
     module = build(one)
     if hasattr(module, "codec_weights"):  # of an earlier stage; random ones will do
         for place in (tasks, joint):
-            monkeypatch.setattr(place, "take_weights", lambda *_: None)
-        module.codec_weights, module.start_weights = "random", None
+            for name in ("take_weights", "load_classifier"):
+                monkeypatch.setattr(place, name, lambda *_: None)
+        module.codec_weights = module.start_weights = "random"
     trainer = Trainer(
         accelerator="cpu",
         devices=2,

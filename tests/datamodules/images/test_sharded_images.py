@@ -150,7 +150,7 @@ def test_packed_files_outside_of_class_folders(tmp_path: Path, write_photo: Writ
     for split in ("train", "val"):
         write_photo(tmp_path / "in" / split / "a.png")
         pack_folder(tmp_path / "in" / split, tmp_path / "imagenet" / split, 1, quiet=True)
-    with pytest.raises(ValueError, match="1 images packed in .* are in no class folder"):
+    with pytest.raises(ValueError, match=r"1 images packed in .* are in no class folder"):
         ImageNet(root=str(tmp_path)).setup("fit")
 
 

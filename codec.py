@@ -6,6 +6,7 @@
     python codec.py decompress out/ --output back/                  back/photo.png, ...
     python codec.py decompress face.dplc --samples 2 --output back/ back/face.png, face.1.png: random draws
     python codec.py sample --checkpoint best.ckpt --samples 16 --output out/
+    srun -n 8 python codec.py compress folder/ --output out/ --resume    each process its part; again after a kill
     python codec.py verify out/                                     decode everything, write nothing
     python codec.py info out/
     python codec.py bench folder/ --output out/                     ours beside PNG, WebP, JPEG XL: table, plot, CSV
@@ -37,8 +38,20 @@ from rich.progress import track
 from rich.table import Table
 
 from cli import checkout, lossless_bench
-from cli.file_jobs import STANDARD, Job, Names, Outcome, find_jobs, found_files, named, printable, read_whole
+from cli.file_jobs import (
+    STANDARD,
+    Existing,
+    Job,
+    Names,
+    Outcome,
+    find_jobs,
+    found_files,
+    named,
+    printable,
+    read_whole,
+)
 from cli.job_pool import complain, console, run_jobs
+from cli.parts import WHOLE, Part, chosen_part
 from modules.components.checkpoint_file import CheckpointError
 from modules.components.coding.checked_file import file_of
 from modules.components.coding.container import MAGIC, Container, CorruptFileError, unpack
@@ -170,7 +183,7 @@ def decompress_file(
     if taken := [target for target in targets[1:] if target.exists() and not force]:
         raise FileExistsError(f"{taken[0]} exists; --force overwrites it")
     pngs = [png_bytes(pixels, container.metadata) for pixels in images]
-    for target, png in zip(targets, pngs, strict=True):
+    for target, png in reversed([*zip(targets, pngs, strict=True)]):  # the first one last: it stands for all of them
         deliver(target, png)
     return Outcome(job.source, len(file), sum(map(len, pngs)), sum(pixels.size for pixels in images))
 
@@ -208,11 +221,30 @@ def candidate_models(arguments: argparse.Namespace) -> tuple[Path, ...]:
     return (arguments.checkpoint,) if arguments.checkpoint else tuple(shipped_models().values())
 
 
+def own_jobs(
+    arguments: argparse.Namespace, names: Names, accepts: Callable[[Path], bool]
+) -> tuple[list[Job], list[Outcome]]:
+    """This process's part of the command's jobs, without those that are done."""
+    part = chosen_part(arguments.part)
+    existing = Existing(arguments.force, arguments.resume)
+    found = find_jobs(arguments.files, arguments.output, names, accepts, existing, part)
+    if found.kept:
+        console.print(f"{found.kept} results are there already", markup=False, highlight=False)
+    announce(part, len(found.jobs))
+    return found.jobs, found.refused
+
+
+def announce(part: Part, jobs: int) -> None:
+    """Where there are several, which this one is."""
+    if part != WHOLE:
+        console.print(f"{part}: {jobs} files", markup=False, highlight=False)
+
+
 def compress(arguments: argparse.Namespace) -> int:
     options = (chosen_model(arguments), arguments.device, arguments.precision)
     codec = codec_of(*options)
     names = Names(codec.extension, SUFFIXES)
-    jobs, refused = find_jobs(arguments.files, arguments.output, names, is_image, arguments.force)
+    jobs, refused = own_jobs(arguments, names, is_image)
     show_tiles([codec], jobs)
     work = (*options, not arguments.no_verify, arguments.keep, arguments.box)
     return run_jobs("compress", compress_file, jobs, refused, work, arguments.workers, arguments.output == STANDARD)
@@ -222,17 +254,20 @@ def decompress(arguments: argparse.Namespace) -> int:
     candidates = candidate_models(arguments)
     codecs = [codec_of(path, arguments.device) for path in candidates]
     names = Names(".png", {codec.extension for codec in codecs})
-    jobs, refused = find_jobs(arguments.files, arguments.output, names, is_container, arguments.force)
+    jobs, refused = own_jobs(arguments, names, is_container)
     show_tiles(codecs, jobs)
     if arguments.output == STANDARD and arguments.samples > 1:
         raise ValueError("--output - takes one image: leave out --samples, or name a folder")
-    work = (candidates, arguments.device, arguments.samples, arguments.seed, arguments.force)
+    work = (candidates, arguments.device, arguments.samples, arguments.seed, arguments.force or arguments.resume)
     return run_jobs("decompress", decompress_file, jobs, refused, work, arguments.workers, arguments.output == STANDARD)
 
 
 def verify(arguments: argparse.Namespace) -> int:
     pairs, refused = found_files(arguments.files, is_container)
-    jobs = [Job(path, path) for path, _ in pairs]
+    part = chosen_part(arguments.part)
+    jobs = [Job(path, path) for number, (path, _) in enumerate(pairs) if part.takes(number)]
+    announce(part, len(jobs))
+    refused = refused if part.takes(0) else []
     work = (candidate_models(arguments), arguments.device)
     return run_jobs("verify", verify_file, jobs, refused, work, arguments.workers, quiet=False)
 
@@ -342,12 +377,18 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--checkpoint", type=Path, help="a Lightning checkpoint or exported weights")
         sub.add_argument("--device", default="cpu", help="where the network runs, e.g. cuda (default: %(default)s)")
         sub.add_argument("--workers", type=positive, default=1, help="processes (default: %(default)s)")
+        part = "of N calls this is call K, counted from 1, and takes every N-th file (default: as srun or torchrun say)"
+        sub.add_argument("--part", metavar="K/N", help=part)
 
     def batch_options(sub: argparse.ArgumentParser) -> None:
         model_options(sub)
         target = "folder for the results; for one input also a file, or - for standard output"
         sub.add_argument("--output", type=named, required=True, help=target)
-        sub.add_argument("--force", action="store_true", help="overwrite existing results")
+        existing = sub.add_mutually_exclusive_group()
+        existing.add_argument("--force", action="store_true", help="overwrite existing results")
+        existing.add_argument(
+            "--resume", action="store_true", help="keep existing results: an interrupted call goes on"
+        )
 
     def random_options(sub: argparse.ArgumentParser, help_text: str, samples: int) -> None:
         sub.add_argument("--samples", type=positive, default=samples, help=help_text)

@@ -7,6 +7,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from cli.parts import WHOLE, Part
+from modules.components.files.whole_files import remove_leftovers
+
 STANDARD = Path("-")
 """Stands for standard input as a source, for standard output as a target."""
 LONGEST_NAME = 255
@@ -124,10 +127,33 @@ def one_target(sources: Sequence[Path], output: Path, names: Names) -> bool:
     return single
 
 
+class Existing(NamedTuple):
+    """What becomes of results that are there: refused, unless one of these says otherwise."""
+
+    force: bool = False
+    """They are made again and replaced."""
+    resume: bool = False
+    """They are kept, since they appeared whole; what a killed process left of another one is removed."""
+
+
+class Found(NamedTuple):
+    jobs: list[Job]
+    refused: list[Outcome]
+    kept: int
+    """Jobs left out, since their results are there."""
+
+
 def find_jobs(
-    sources: Sequence[Path], output: Path, names: Names, accepts: Callable[[Path], bool], force: bool
-) -> tuple[list[Job], list[Outcome]]:
-    """Jobs for every file, and the outcomes refused at once.
+    sources: Sequence[Path],
+    output: Path,
+    names: Names,
+    accepts: Callable[[Path], bool],
+    existing: Existing,
+    part: Part = WHOLE,
+) -> Found:
+    """Jobs for every file of ``part``, and the outcomes refused at once; of no certain file by the first part only.
+
+    The files are numbered before the results are looked at, which other parts are writing meanwhile.
 
     Raises:
         ValueError: for an ``output`` that does not fit the sources.
@@ -143,20 +169,29 @@ def find_jobs(
             for path, relative in pairs
         ]
     jobs: list[Job] = []
-    for job, error in zip(planned, target_errors(planned, force), strict=True):
+    kept = 0
+    refused = refused if part.takes(0) else []
+    for number, (job, error) in enumerate(zip(planned, target_errors(planned, existing), strict=True)):
+        if not part.takes(number):
+            continue
         if error:
             refused.append(Outcome(job.source, error=error))
+        elif existing.resume and job.target != STANDARD and job.target.exists():
+            kept += 1
         else:
             jobs.append(job)
-    return jobs, refused
+    if existing.resume:
+        for job in jobs:
+            remove_leftovers(job.target)
+    return Found(jobs, refused, kept)
 
 
-def target_errors(jobs: Sequence[Job], force: bool) -> Iterator[str]:
+def target_errors(jobs: Sequence[Job], existing: Existing) -> Iterator[str]:
     """For each job why its target cannot be written; empty if it can."""
     taken: set[Path] = set()
     for _, target in jobs:
         try:
-            error = target_error(target, taken, force)
+            error = target_error(target, taken, existing)
         except OSError as reason:
             error = f"{target}: {reason.strerror or reason}"
         if not error:
@@ -164,7 +199,7 @@ def target_errors(jobs: Sequence[Job], force: bool) -> Iterator[str]:
         yield error
 
 
-def target_error(target: Path, taken: Collection[Path], force: bool) -> str:
+def target_error(target: Path, taken: Collection[Path], existing: Existing) -> str:
     if target == STANDARD:
         return ""
     if len(target.name.encode(errors="surrogateescape")) > LONGEST_NAME:
@@ -173,8 +208,8 @@ def target_error(target: Path, taken: Collection[Path], force: bool) -> str:
         return f"another input already becomes {target}"
     if target.exists() and not target.is_file():
         return f"{target} is there and not a regular file"
-    if target.exists() and not force:
-        return f"{target} exists; --force overwrites it"
+    if target.exists() and not any(existing):
+        return f"{target} exists; --force overwrites it, --resume keeps it"
     return ""
 
 

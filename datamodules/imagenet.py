@@ -7,7 +7,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from datamodules.images.class_folders import CentralPart, ClassFolders, LabelledPhotos, RandomPart, find_classes
-from datamodules.images.reading import scan_photos
+from datamodules.images.sharded_images import scan_images, shard_sampler
 from datamodules.images.whole_images import warn_of_skipped
 from datamodules.loading.loaders import (
     ResumableDataLoader,
@@ -20,18 +20,19 @@ from datamodules.loading.loaders import (
 
 HOW_TO_GET = (
     "Expected is <root>/<folder>/{train,val}/<class>/*.JPEG with the same classes in both, the layout that "
-    "torchvision's ImageFolder reads. ImageNet: https://www.image-net.org/download.php, validation images sorted into "
-    "class folders. Set the root by root or PARSIMONY_DATA."
+    "torchvision's ImageFolder reads, or each split packed by `python -m datamodules.images.pack_images`. ImageNet: "
+    "https://www.image-net.org/download.php, validation images sorted into class folders. Set the root by root or "
+    "PARSIMONY_DATA."
 )
 
 
 class ImageNet(LightningDataModule):
     """Labelled photographs of any size; the labels are the positions of the sorted class folders.
 
-    Batches: ``image`` uint8 [B, 3, S, S] in 0..255 with S = ``crop_size``, ``label`` int64 [B]; modules normalise with
-    their own mean and standard deviation. Training takes random parts, scaled and mirrored (see ``RandomPart``);
-    evaluation the central crop after the shorter side was scaled. Every usable validation image is evaluated once; the
-    others (truncated, CMYK, 16 bit) are counted and named, see datamodules/images/reading.py.
+    Batches: ``image`` uint8 [B, 3, S, S] in 0..255 with S = ``crop_size``, ``label`` and ``index`` int64 [B];
+    modules normalise with their own mean and standard deviation. Training takes random parts, scaled and mirrored (see
+    ``RandomPart``); evaluation the central crop after the shorter side was scaled. Every usable validation image is
+    evaluated once; the others (truncated, CMYK, 16 bit) are counted and named, see datamodules/images/reading.py.
 
     Args:
         root: PARSIMONY_DATA or ``data`` if not given.
@@ -46,6 +47,8 @@ class ImageNet(LightningDataModule):
         cache: ``none`` decodes an image for each draw, in the workers; ``memory`` decodes all once into RAM, in each
             process; ``device`` once onto the accelerator. Same batches in all.
         cache_limit_gib: of the decoded training images; a cache that needs more is refused.
+        shards_at_once: of a packed training set, read it shard by shard, so many mixed at a time (see
+            datamodules/loading/shard_order.py), instead of in an order over the whole set.
         num_workers: loader processes; unused by ``device``. ``none`` needs several, ``memory`` hardly any.
         seed: of order and crops.
 
@@ -67,6 +70,7 @@ class ImageNet(LightningDataModule):
         val_batch_size: int = 100,
         cache: Literal["none", "memory", "device"] = "none",
         cache_limit_gib: float = 16.0,
+        shards_at_once: int | None = None,
         num_workers: int = 8,
         seed: int = 0,
     ) -> None:
@@ -86,7 +90,7 @@ class ImageNet(LightningDataModule):
         self.train_split, self.val_split = train_split, val_split
         self.crop_size, self.smallest_part = crop_size, smallest_part
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
-        self.cache, self.cache_limit_gib = cache, cache_limit_gib
+        self.cache, self.cache_limit_gib, self.shards_at_once = cache, cache_limit_gib, shards_at_once
         self.num_workers, self.seed = 0 if cache == "device" else num_workers, seed
         self.train_set: LabelledPhotos | None = None
         self.val_set: LabelledPhotos | None = None
@@ -99,9 +103,14 @@ class ImageNet(LightningDataModule):
 
     def train_dataloader(self) -> ResumableDataLoader:
         assert self.train_set is not None, "setup comes first"
-        pin = self.cache != "device"
         return training_loader(
-            self.train_set, self.batch_size, self.seed, self.num_workers, self.trainer, pin_memory=pin
+            self.train_set,
+            self.batch_size,
+            self.seed,
+            self.num_workers,
+            self.trainer,
+            pin_memory=self.cache != "device",
+            sampler=shard_sampler(self.train_set, self.shards_at_once, self.seed, self.trainer),
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -127,7 +136,7 @@ class ImageNet(LightningDataModule):
         return images
 
     def _check_size(self, found: ClassFolders) -> None:
-        gib = scan_photos(found.paths, gray_to_rgb=True, quiet=not is_rank_zero()).num_bytes / 2**30
+        gib = scan_images(found.paths, gray_to_rgb=True, quiet=not is_rank_zero()).num_bytes / 2**30
         if gib > self.cache_limit_gib:
             raise ValueError(
                 f"{len(found.paths)} images of {self.folder} take {gib:.2f} GiB decoded, more than cache_limit_gib "
@@ -138,7 +147,7 @@ class ImageNet(LightningDataModule):
         """Every file is decoded once first, so that a damaged one is known before and counts nowhere."""
         folder: Path = self.folder / self.val_split
         found = find_classes(folder, HOW_TO_GET)
-        scan = scan_photos(found.paths, gray_to_rgb=True, full=True, quiet=not is_rank_zero())
+        scan = scan_images(found.paths, gray_to_rgb=True, full=True, quiet=not is_rank_zero())
         warn_of_skipped(folder, scan.skipped)
         if not scan.paths:
             raise ValueError(f"no usable image in {folder}: all {len(found.paths)} are damaged or not 8-bit RGB")

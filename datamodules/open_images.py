@@ -1,5 +1,6 @@
 """Open Images in its official layout, or any folder of photographs: random crops to train, centre crops to validate."""
 
+from itertools import compress
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.images.crops import NamedImages, RandomCrops, centre_crop, read_tensor
-from datamodules.images.reading import SkippedImageError, decode, find_photos, read_image_list, scan_photos
+from datamodules.images.reading import SkippedImageError, decode, read_image_list
+from datamodules.images.sharded_images import (
+    Images,
+    ShardedImages,
+    find_images,
+    relative_name,
+    scan_images,
+    shard_sampler,
+    source_of,
+)
 from datamodules.images.whole_images import warn_of_skipped, whole_images
 from datamodules.loading.loaders import (
     ResumableDataLoader,
@@ -38,6 +48,8 @@ class OpenImages(LightningDataModule):
         <root>/train/<ImageID>.jpg           <root>/validation/...          <root>/test/...
         <root>/train-images.csv              optional lists, first column ImageID
 
+    Each split may be a folder that ``python -m datamodules.images.pack_images`` wrote, with the same batches.
+
     Batches are dicts. Training: ``image`` uint8 [batch_size, 3, crop_size, crop_size] in 0..255, crops at random
     positions, mirrored with probability 1/2. Validation: centre crops of the first val_batches * val_batch_size
     photographs (by name), with ``name``. Test and predict: whole images, one a batch, with ``name``, where 8-bit
@@ -59,6 +71,8 @@ class OpenImages(LightningDataModule):
         cache: ``none`` decodes a file for each crop, in the workers; ``memory`` decodes all training photographs once
             into RAM (per process); ``device`` once onto the accelerator, where crops are then cut. Same crops in all.
         cache_limit_gib: the cache is refused if the decoded photographs need more.
+        shards_at_once: of a packed training set, read it shard by shard, so many mixed at a time (see
+            datamodules/loading/shard_order.py), instead of in an order over the whole set.
         num_workers: loader processes; unused by ``device``. ``none`` needs several, ``memory`` hardly any.
         seed: of order, positions and flips.
 
@@ -82,6 +96,7 @@ class OpenImages(LightningDataModule):
         val_batch_size: int = 30,
         cache: Literal["none", "memory", "device"] = "memory",
         cache_limit_gib: float = 16.0,
+        shards_at_once: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -106,6 +121,7 @@ class OpenImages(LightningDataModule):
         self.cache = cache
         self.cache_limit_gib = cache_limit_gib
         self.num_workers = 0 if cache == "device" else num_workers
+        self.shards_at_once = shards_at_once
         self.seed = seed
         self.train_set: RandomCrops | None = None
         self.val_set: NamedImages | None = None
@@ -124,7 +140,7 @@ class OpenImages(LightningDataModule):
         images: dict[str, np.ndarray] = {}
         for path in self._files("val"):
             try:
-                images[path.name] = decode(path)
+                images[path.name] = decode(source_of(path))
             except SkippedImageError:
                 continue
             if len(images) == 8:
@@ -135,7 +151,13 @@ class OpenImages(LightningDataModule):
         assert self.train_set is not None, "setup comes first"
         on_device = self.cache == "device"
         return training_loader(
-            self.train_set, self.batch_size, self.seed, self.num_workers, self.trainer, pin_memory=not on_device
+            self.train_set,
+            self.batch_size,
+            self.seed,
+            self.num_workers,
+            self.trainer,
+            pin_memory=not on_device,
+            sampler=shard_sampler(self.train_set, self.shards_at_once, self.seed, self.trainer),
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -152,7 +174,7 @@ class OpenImages(LightningDataModule):
         """The training set, in the cache if one is asked for."""
         folder = self._folder("train")
         quiet = not is_rank_zero()
-        scan = scan_photos(self._files("train"), min_side=self.crop_size, quiet=quiet)
+        scan = scan_images(self._files("train"), min_side=self.crop_size, quiet=quiet)
         warn_of_skipped(folder, scan.skipped)
         if not scan.paths:
             raise ValueError(f"no usable photograph in {folder}: {describe_skipped(scan.skipped)}")
@@ -178,7 +200,7 @@ class OpenImages(LightningDataModule):
             if len(crops) == self.num_val_images:
                 break
             try:
-                crops[path.relative_to(folder).as_posix()] = centre_crop(read_tensor(path), self.val_crop_size)
+                crops[relative_name(path, folder)] = centre_crop(read_tensor(path), self.val_crop_size)
             except SkippedImageError as error:
                 skipped.setdefault(error.reason, []).append(path.name)
         warn_of_skipped(folder, skipped)
@@ -192,13 +214,14 @@ class OpenImages(LightningDataModule):
             raise FileNotFoundError(f"no folder {folder}. {HOW_TO_GET}")
         return folder
 
-    def _files(self, role: str) -> list[Path]:
-        """The split's files, those of its list only if it has one."""
+    def _files(self, role: str) -> Images:
+        """The split's files or packed images, those of its list only if it has one."""
         folder = self._folder(role)
-        paths = find_photos(folder)
+        paths = find_images(folder)
         if role in self.image_lists:
             listed = read_image_list(self.root / self.image_lists[role])
-            paths = [path for path in paths if path.stem in listed]
+            chosen = [path.stem in listed for path in paths]
+            paths = paths.where(chosen) if isinstance(paths, ShardedImages) else [*compress(paths, chosen)]
             if missing := len(listed) - len({path.stem for path in paths}):
                 warn(f"{folder}: {missing} of {len(listed)} listed images have no file")
         if not paths:

@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
@@ -11,10 +11,17 @@ import numpy as np
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from datamodules.images.reading import (
-    decode,
-    find_photos,
+from datamodules.images.reading import decode, find_photos
+from datamodules.images.sharded_images import (
+    Images,
+    ShardedImages,
+    ShardImage,
+    find_images,
+    is_packed,
+    relative_name,
+    source_of,
 )
+from datamodules.images.shards import Shards
 from datamodules.images.thumbnails import VERSION, Source, Thumbnails, open_cache
 from datamodules.loading.loaders import (
     ResumableDataLoader,
@@ -129,18 +136,21 @@ class ThumbnailData(LightningDataModule):
     predict_dataloader = test_dataloader
 
 
-def files_source(folder: Path, paths: list[Path], size: int) -> Source:
-    """Image files below ``folder``."""
-    names = [path.relative_to(folder).as_posix() for path in paths]
-    key = fingerprint(((name, path.stat()) for name, path in zip(names, paths, strict=True)), VERSION, size)
-    return Source(names, lambda name: decode(folder / name, gray_to_rgb=True), key)
+def files_source(folder: Path, images: Sequence[Path | ShardImage], size: int) -> Source:
+    """Image files below ``folder``, or images that were packed there."""
+    named = {relative_name(image, folder): image for image in images}
+    files = [(name, path.stat()) for name, path in named.items() if isinstance(path, Path)]
+    packed = [name for name, image in named.items() if isinstance(image, ShardImage)]
+    settings = (Shards(folder).key, packed) if packed else ()
+    key = fingerprint(files, VERSION, size, *settings)
+    return Source(list(named), lambda name: decode(source_of(named[name]), gray_to_rgb=True), key)
 
 
 class ImageFolder(ThumbnailData):
     """Any folder of images, without their classes.
 
-    Layout: ``<root>/<folder>/{train,val,test}/**/*.{png,jpg,jpeg,webp}``. Without ``test`` the validation images
-    are tested.
+    Layout: ``<root>/<folder>/{train,val,test}/**/*.{png,jpg,jpeg,webp}``, or splits that ``python -m
+    datamodules.images.pack_images`` wrote. Without ``test`` the validation images are tested.
 
     Args:
         folder: below the root.
@@ -170,12 +180,15 @@ class ImageFolder(ThumbnailData):
             )
         return files_source(folder, self._files(folder), self.size)
 
-    def _files(self, folder: Path) -> list[Path]:
+    def _files(self, folder: Path) -> Images:
         if self.classes is None:
-            return find_photos(folder)
-        there = {part.name for part in folder.iterdir() if part.is_dir()}
+            return find_images(folder)
+        packed = ShardedImages(Shards(folder)) if is_packed(folder) else None
+        there = packed.shards.classes if packed else [part.name for part in folder.iterdir() if part.is_dir()]
         if missing := [name for name in self.classes if name not in there]:
             raise FileNotFoundError(f"{folder} holds no class {', '.join(missing)}: correct the names in classes")
+        if packed:
+            return packed.where(np.isin(packed.column("label"), [there.index(name) for name in self.classes]))
         return sorted(path for name in set(self.classes) for path in find_photos(folder / name))
 
 
@@ -184,7 +197,7 @@ class CelebA(ThumbnailData):
 
     Layout::
 
-        <root>/celeba/img_align_celeba/000001.jpg, ...
+        <root>/celeba/img_align_celeba/000001.jpg, ...      or that folder packed by datamodules.images.pack_images
         <root>/celeba/list_eval_partition.txt        lines such as `000001.jpg 0`; 0 train, 1 validation, 2 test
 
     Args: as in ``ThumbnailData``.
@@ -202,13 +215,14 @@ class CelebA(ThumbnailData):
                 )
         wanted = {"train": "0", "val": "1", "test": "2"}[split]
         names = [name for name, part in read_partition(table) if part == wanted]
-        missing = [name for name in names if not (folder / name).is_file()]
+        there = {image.name: image for image in find_images(folder)}
+        missing = [name for name in names if name not in there]
         if missing:
             raise FileNotFoundError(
                 f"{len(missing)} of the {len(names)} {split} images are not in {folder}, the first is {missing[0]}: "
                 "unpack img_align_celeba.zip again"
             )
-        return files_source(folder, [folder / name for name in names], self.size)
+        return files_source(folder, [there[name] for name in names], self.size)
 
 
 def read_partition(path: Path) -> list[tuple[str, str]]:

@@ -69,7 +69,8 @@ class Style(NamedTuple):
 def automatic(root: Path) -> list[str]:
     sizes = ["crop_size=16", "batch_size=2", "num_dead_leaves=0", "crops_per_epoch=8", "val_crop_size=16"]
     small = [f"--model.init_args.network.init_args.{size}" for size in ("channels=4", "num_blocks=1")]
-    return [*small, *(f"--data.init_args.{size}" for size in sizes), "--trainer.max_steps=12"]
+    short = ["--trainer.limit_train_batches=4", "--trainer.max_steps=12"]
+    return [*small, *(f"--data.init_args.{size}" for size in sizes), *short]
 
 
 def two_optimizers(root: Path) -> list[str]:

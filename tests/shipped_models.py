@@ -26,6 +26,7 @@ TINY: dict[str, dict[str, Any]] = {
     "modules.strassen.nets.ResNet20": {"width": 4, "blocks": 1},
     "modules.strassen.nets.SPNResNet20": {"width": 4, "blocks": 1},
     "modules.strassen.nets.SPNVGG7": {"width": 4},
+    "modules.strassen.nets.SPNResNet18": {"ratio": 0.05},  # it has no width
     "modules.strassen.starts.BilinearStarts": {"starts": 2, "n": 2, "m": 2, "p": 2},
     "modules.pixel_mlp.nets.PixelMLP": {"hidden": 4},
     "modules.cpm.nets.CPMNet": {"channels": 4, "width": 4, "groups": 1, "units": 1, "features": 4},

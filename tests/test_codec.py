@@ -2,6 +2,8 @@
 
 import io
 import os
+import signal
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -54,6 +56,73 @@ def test_folders_and_files_come_back_with_profile_and_exif(weights, capsys):
     back = Image.open("back/a.png")
     assert back.info["icc_profile"] == b"not a real profile"
     assert back.getexif()[0x010E] == "a description"
+
+
+def in_a_process(words, rank, dies_at=None):
+    """Start codec.py as process ``rank`` of two; it ends itself by SIGKILL before its result ``dies_at`` is whole."""
+    sys.stdout.flush()
+    if pid := os.fork():
+        return pid
+    code = 70
+    try:
+        torch.set_num_threads(1)
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
+        replace, results = os.replace, []
+
+        def replaced(source, target):
+            results.append(target)
+            if len(results) == dies_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+
+        os.replace = replaced
+        code = codec.main(words)
+    finally:
+        os._exit(code)
+
+
+def codes(*pids):
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_two_processes_share_a_folder_and_a_killed_one_goes_on(weights):
+    for number in range(7):
+        save(f"in/{number}.png", pixels(number, 8, 9, 3))
+    call = ["--checkpoint", weights]
+    assert codec.main(["compress", "in", "--output", "whole", *call]) == 0
+    words = ["compress", "in", "--output", "out", *call]
+    assert codes(in_a_process(words, 0, dies_at=3), in_a_process(words, 1)) == [-signal.SIGKILL, 0]
+    whole, cut = contents("whole"), contents("out")
+    names = {name for name in cut if not name.endswith(".tmp")}
+    assert names == {"0.l3c", "2.l3c", "1.l3c", "3.l3c", "5.l3c"} and len(cut) == 6
+    assert {name: cut[name] for name in names} == {name: whole[name] for name in names}
+    assert codes(in_a_process([*words, "--resume"], 0), in_a_process([*words, "--resume"], 1)) == [0, 0]
+    assert contents("out") == whole
+    assert codes(*(in_a_process(["decompress", "whole", "--output", "back", *call], rank) for rank in (0, 1))) == [0, 0]
+    assert [np.array_equal(np.array(Image.open(f"back/{n}.png")), pixels(n, 8, 9, 3)) for n in range(7)] == [True] * 7
+
+
+def test_parts_of_a_call(weights, capsys):
+    for number in range(3):
+        save(f"in/{number}.png", pixels(number, 8, 9, 3))
+    call = ["compress", "in", "absent.png", "--output", "out", "--checkpoint", weights]
+    assert codec.main([*call, "--part", "2/2"]) == 0
+    assert sorted(contents("out")) == ["1.l3c"] and "part 2 of 2: 1 files" in capsys.readouterr().err
+    assert codec.main([*call, "--part", "1/2"]) == 1
+    assert "absent.png: no such file" in capsys.readouterr().err
+    assert codec.main([*call[:2], *call[3:], "--resume"]) == 0
+    captured = capsys.readouterr()
+    assert "3 results are there already" in captured.err and not captured.out
+    assert codec.main(["verify", "out", "--checkpoint", weights, "--part", "1/2"]) == 0
+    assert "2 verified" in capsys.readouterr().out
+    assert codec.main([*call, "--part", "3/2"]) == 2
+    assert "--part is K/N" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        codec.main([*call, "--force", "--resume"])
 
 
 def test_nothing_is_overwritten_without_force_and_nothing_is_left_behind(weights, capsys):

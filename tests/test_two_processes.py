@@ -1,4 +1,5 @@
 """Every shipped config trains in two processes: tiny networks, written batches, gloo; afterwards both hold the same.
+Searches, whose starts share a device, say so in one line.
 
 One config of each method here, all with PARSIMONY_TWO_PROCESSES=1. That the numbers are those of one process is tested
 where a method's own tests are; solvers, which gather, there too.
@@ -6,6 +7,7 @@ where a method's own tests are; solvers, which gather, there too.
 
 import os
 import re
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.multiprocessing import ProcessRaisedException
 from torch.utils.data import DataLoader
 
 from modules.compressed_domain import joint, tasks
@@ -57,13 +60,23 @@ def cases() -> list[Experiment]:
     return every if os.environ.get("PARSIMONY_TWO_PROCESSES") else list(first.values())
 
 
+def refused(one: Experiment) -> AbstractContextManager[Any]:
+    """What is expected of a config that takes one device only."""
+    if one.model["class_path"].startswith("modules.strassen.search."):
+        return pytest.raises(ProcessRaisedException, match="a search trains all its starts on one device")
+    return nullcontext()
+
+
 @pytest.mark.parametrize("one", cases(), ids=lambda one: one.name)
 def test_both_processes_hold_the_same_weights(one: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
     module = build(one)
     if hasattr(module, "codec_weights"):  # of an earlier stage; random ones will do
         for place in (tasks, joint):
-            monkeypatch.setattr(place, "take_weights", lambda *_: None)
-        module.codec_weights, module.start_weights = "random", None
+            for name in ("take_weights", "load_classifier"):
+                monkeypatch.setattr(place, name, lambda *_: None)
+        module.codec_weights = module.start_weights = "random"
+    elif hasattr(module, "start_weights"):
+        module.start_weights = None
     trainer = Trainer(
         accelerator="cpu",
         devices=2,
@@ -76,4 +89,5 @@ def test_both_processes_hold_the_same_weights(one: Experiment, monkeypatch: pyte
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, DataLoader(batches(one), batch_size=None))  # type: ignore[arg-type]
+    with refused(one):
+        trainer.fit(module, DataLoader(batches(one), batch_size=None))  # type: ignore[arg-type]

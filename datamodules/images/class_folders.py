@@ -1,7 +1,7 @@
 """Labelled photographs in one folder for each class, and the crops that classifiers see.
 
-A photograph is a path, decoded when it is drawn, or a uint8 tensor [3, H, W], on the host or an accelerator. Crops are
-cut and scaled where the tensor lives; all of them follow from (seed, epoch, index) alone.
+A photograph is a path or an image of a packed set, decoded when it is drawn, or a uint8 tensor [3, H, W], on the host
+or an accelerator. Crops are cut and scaled where the tensor lives; all of them follow from (seed, epoch, index) alone.
 """
 
 import math
@@ -15,9 +15,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2 import functional
 
-from datamodules.images.crops import centre_crop, read_tensor
+from datamodules.images.crops import Photo, centre_crop, read_tensor
 from datamodules.images.packed import class_folders
 from datamodules.images.reading import SkippedImageError, find_photos, map_in_threads
+from datamodules.images.sharded_images import Images, ShardedImages, is_packed
+from datamodules.images.shards import Shards
 from datamodules.loading.loaders import warn
 from datamodules.loading.reporting import MAX_NAMES
 
@@ -27,10 +29,10 @@ TRIES = 10
 
 
 class ClassFolders(NamedTuple):
-    """The files of a split, class after class."""
+    """The files or packed images of a split, class after class."""
 
-    paths: list[Path]
-    labels: list[int]
+    paths: Images
+    labels: Sequence[int] | np.ndarray
     classes: list[str]
     """Names of the folders, sorted; a label is a position in here."""
 
@@ -44,17 +46,29 @@ def find_classes(folder: Path, how_to_get: str) -> ClassFolders:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}. {how_to_get}")
-    found = ClassFolders([], [], [])
-    for label, path in enumerate(class_folders(folder)):
+    if is_packed(folder):
+        return packed_classes(folder)
+    paths: list[Path] = []
+    labels: list[int] = []
+    classes = class_folders(folder)
+    for label, path in enumerate(classes):
         files = find_photos(path)
         if not files:
             raise ValueError(f"no PNG, JPEG or WebP file in {path}: the class is empty. {how_to_get}")
-        found.paths.extend(files)
-        found.labels.extend([label] * len(files))
-        found.classes.append(path.name)
-    if not found.classes:
+        paths.extend(files)
+        labels.extend([label] * len(files))
+    if not classes:
         raise ValueError(f"{folder} holds no class folders. {how_to_get}")
-    return found
+    return ClassFolders(paths, labels, [path.name for path in classes])
+
+
+def packed_classes(folder: Path) -> ClassFolders:
+    """The same of a packed set; raises a ValueError if images were packed that are in no folder."""
+    images = ShardedImages(Shards(folder))
+    labels = images.column("label").astype(np.int64)
+    if outside := int((labels < 0).sum()):
+        raise ValueError(f"{outside} images packed in {folder} are in no class folder: pack a folder of class folders")
+    return ClassFolders(images, labels, images.shards.classes)
 
 
 class RandomPart(NamedTuple):
@@ -100,19 +114,21 @@ class CentralPart(NamedTuple):
 
 
 class LabelledPhotos(Dataset):
-    """``image`` uint8 [3, S, S] and ``label``; a draw is (epoch, index) or an index (epoch 0).
+    """``image`` uint8 [3, S, S], ``label`` and ``index``; a draw is (epoch, index) or an index (epoch 0).
 
     8-bit grayscale is replicated to three channels. A file that turns out to be unusable in training is named once and
     replaced by the next usable one with its label, the same in every process.
 
     Args:
-        images: paths or uint8 tensors [3, H, W].
+        images: paths, images of a packed set or uint8 tensors [3, H, W].
         labels: one each.
         part: cuts what the network sees.
     """
 
-    def __init__(self, images: Sequence[Path | Tensor], labels: Sequence[int], part: RandomPart | CentralPart) -> None:
-        self.images, self.labels, self.part = list(images), list(labels), part
+    def __init__(
+        self, images: Sequence[Photo], labels: Sequence[int] | np.ndarray, part: RandomPart | CentralPart
+    ) -> None:
+        self.images, self.labels, self.part = images, labels, part
         # Shared, so that worker processes know what another one has named already.
         self.unusable = torch.zeros(len(self.images), dtype=torch.bool).share_memory_()
 
@@ -122,18 +138,19 @@ class LabelledPhotos(Dataset):
     def __getitem__(self, draw: tuple[int, int] | int) -> dict[str, Tensor]:
         epoch, index = draw if isinstance(draw, tuple) else (0, draw)
         image, label = self._usable(index)
-        return {"image": self.part(image, epoch, index), "label": torch.tensor(label)}
+        return {"image": self.part(image, epoch, index), "label": torch.tensor(label), "index": torch.tensor(index)}
 
     def load(self, device: torch.device, quiet: bool = False) -> None:
         """Decode all onto ``device``; unusable ones stay paths."""
+        self.images = loaded = list(self.images)
 
         def load_one(position: int) -> None:
             try:
-                self.images[position] = read_tensor(self.images[position], gray_to_rgb=True).to(device)
+                loaded[position] = read_tensor(loaded[position], gray_to_rgb=True).to(device)
             except SkippedImageError as error:
                 self._skip(position, error)
 
-        for _ in map_in_threads(load_one, list(range(len(self.images))), "decoding images", quiet):
+        for _ in map_in_threads(load_one, list(range(len(loaded))), "decoding images", quiet):
             pass
 
     def _usable(self, index: int) -> tuple[Tensor, int]:
@@ -141,7 +158,7 @@ class LabelledPhotos(Dataset):
             position = (index + step) % len(self.images)
             if not self.unusable[position]:
                 try:
-                    return read_tensor(self.images[position], gray_to_rgb=True), self.labels[position]
+                    return read_tensor(self.images[position], gray_to_rgb=True), int(self.labels[position])
                 except SkippedImageError as error:
                     self._skip(position, error)
         raise ValueError(f"none of the {len(self.images)} images can be used")

@@ -1,7 +1,7 @@
 """Datasets of photographs: seeded random crops for training, named images for evaluation.
 
-A photograph is either a path, decoded when it is drawn, or a uint8 tensor [3, H, W]. Caching means replacing paths by
-tensors, in memory or on an accelerator; a crop is cut where the tensor lives. The three ways give equal crops.
+A photograph is a path or an image of a packed set, decoded when it is drawn, or a uint8 tensor [3, H, W]. Caching means
+replacing files by tensors, in memory or on an accelerator; a crop is cut where the tensor lives. All give equal crops.
 """
 
 import logging
@@ -14,18 +14,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.images.reading import TOO_SMALL, SkippedImageError, decode, map_in_threads
+from datamodules.images.sharded_images import ShardImage, source_of
 from datamodules.loading.reporting import MAX_NAMES
 
 log = logging.getLogger(__name__)
+Photo = Path | ShardImage | Tensor
 
 
-def read_tensor(image: Path | Tensor, gray_to_rgb: bool = False) -> Tensor:
+def read_tensor(image: Photo, gray_to_rgb: bool = False) -> Tensor:
     """The photograph as uint8 [3, H, W].
 
     Raises:
-        SkippedImageError: if it is a path whose file cannot be used.
+        SkippedImageError: if it is a file that cannot be used.
     """
-    return image if isinstance(image, Tensor) else to_tensor(decode(image, gray_to_rgb))
+    return image if isinstance(image, Tensor) else to_tensor(decode(source_of(image), gray_to_rgb))
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -61,16 +63,14 @@ class RandomCrops(Dataset):
     out to be unreadable is named once and replaced by the next readable one, the same in every process.
 
     Args:
-        images: paths or uint8 tensors [3, H, W].
+        images: paths, images of a packed set or uint8 tensors [3, H, W].
         crop_size: side of the crop.
         crops_per_image: crops that each photograph gives per epoch.
         seed: of positions and flips.
     """
 
-    def __init__(
-        self, images: Sequence[Path | Tensor], crop_size: int, crops_per_image: int = 1, seed: int = 0
-    ) -> None:
-        self.images = list(images)
+    def __init__(self, images: Sequence[Photo], crop_size: int, crops_per_image: int = 1, seed: int = 0) -> None:
+        self.images = images
         self.crop_size = crop_size
         self.crops_per_image = crops_per_image
         self.seed = seed
@@ -87,14 +87,15 @@ class RandomCrops(Dataset):
 
     def load(self, device: torch.device, quiet: bool = False) -> None:
         """Decode all photographs onto ``device``. Unreadable ones stay paths."""
+        self.images = loaded = list(self.images)
 
         def load_one(position: int) -> None:
             try:
-                self.images[position] = read_tensor(self.images[position]).to(device)
+                loaded[position] = read_tensor(loaded[position]).to(device)
             except SkippedImageError as error:
                 self._skip(position, error)
 
-        for _ in map_in_threads(load_one, list(range(len(self.images))), "decoding photos", quiet):
+        for _ in map_in_threads(load_one, list(range(len(loaded))), "decoding photos", quiet):
             pass
 
     def _readable_image(self, position: int) -> Tensor:
@@ -119,9 +120,9 @@ class RandomCrops(Dataset):
 class NamedImages(Dataset):
     """Whole photographs with their names, for evaluation: ``image`` uint8 [3, H, W] and ``name``."""
 
-    def __init__(self, images: Sequence[Path | Tensor], names: Sequence[str], gray_to_rgb: bool = False) -> None:
-        self.images = list(images)
-        self.names = list(names)
+    def __init__(self, images: Sequence[Photo], names: Sequence[str], gray_to_rgb: bool = False) -> None:
+        self.images = images
+        self.names = names
         self.gray_to_rgb = gray_to_rgb
 
     def __len__(self) -> int:

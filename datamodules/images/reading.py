@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -44,7 +44,8 @@ class SkippedImageError(Exception):
 class PhotoScan(NamedTuple):
     """What a folder holds after the rules."""
 
-    paths: list[Path]
+    paths: Any
+    """The files, or the images of a packed set, in their order."""
     num_bytes: int
     """Size of all kept photographs decoded, 3 bytes a pixel."""
     skipped: dict[str, list[str]]

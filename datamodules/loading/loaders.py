@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -48,9 +49,19 @@ class EpochSampler(DistributedSampler):
         super().__init__(dataset, num_replicas=world_size, rank=rank, shuffle=True, seed=seed)
         self.start = 0
 
+    def order(self) -> np.ndarray:
+        """The indices of this rank in this epoch, int64 [len(self)]."""
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        whole = torch.randperm(len(self.dataset), generator=generator)  # type: ignore[arg-type]
+        return self.padded(whole.numpy())[self.rank :: self.num_replicas]
+
+    def padded(self, order: np.ndarray) -> np.ndarray:
+        """With the first indices once more at the end, so that the ranks share it evenly."""
+        return np.resize(order, self.total_size)
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = list(super().__iter__())
-        return iter([(self.epoch, index) for index in order[self.start :]])
+        """One draw at a time: a list of millions would take a hundred bytes each."""
+        return ((self.epoch, int(index)) for index in self.order()[self.start :])
 
 
 class EvaluationSampler(DistributedSampler):

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from cli import file_jobs
-from cli.file_jobs import STANDARD, Job, Names, find_jobs, found_files, named, printable, read_whole
+from cli.file_jobs import STANDARD, Existing, Job, Names, find_jobs, found_files, named, printable, read_whole
+from cli.parts import WHOLE, Part
+from modules.components.files.whole_files import stem_of
 
 COMPRESS = Names(".l3c", {".png", ".jpg"})
 DECOMPRESS = Names(".png", {".l3c"})
@@ -21,9 +23,16 @@ def touch(*names: str) -> None:
         Path(name).touch()
 
 
-def plan(names: Names, *sources: str, output: str = "out", force: bool = False) -> tuple[dict[str, str], list[str]]:
-    jobs, refused = find_jobs(
-        [Path(s) for s in sources], Path(output), names, lambda path: path.suffix in names.replaced, force
+def plan(
+    names: Names, *sources: str, output: str = "out", part: Part = WHOLE, **existing: bool
+) -> tuple[dict[str, str], list[str]]:
+    jobs, refused, _ = find_jobs(
+        [Path(s) for s in sources],
+        Path(output),
+        names,
+        lambda path: path.suffix in names.replaced,
+        Existing(**existing),
+        part,
     )
     return {str(job.source): str(job.target) for job in jobs}, [f"{o.source}: {o.error}" for o in refused]
 
@@ -100,7 +109,7 @@ def test_only_a_bare_dash_is_standard_input():
 
 def test_what_is_there_is_left_without_force():
     touch("a.png", "out/a.l3c")
-    assert plan(COMPRESS, "a.png")[1] == ["a.png: out/a.l3c exists; --force overwrites it"]
+    assert plan(COMPRESS, "a.png")[1] == ["a.png: out/a.l3c exists; --force overwrites it, --resume keeps it"]
     assert plan(COMPRESS, "a.png", force=True)[0] == {"a.png": "out/a.l3c"}
 
 
@@ -173,3 +182,27 @@ def test_reading_is_bounded(monkeypatch):
     with pytest.raises(ValueError, match="more than"):
         read_whole(Path("a"))
     assert Job(Path("a"), STANDARD).target == Path("-")
+
+
+def test_parts_share_the_files_whatever_is_written_meanwhile():
+    touch(*(f"in/{number}.png" for number in range(7)))
+    whole, _ = plan(COMPRESS, "in", "absent.png")
+    first, refused = plan(COMPRESS, "in", "absent.png", part=Part(0, 3), resume=True)
+    assert refused == ["absent.png: no such file"]
+    touch(*first.values())  # while the others have not begun
+    others = [plan(COMPRESS, "in", "absent.png", part=Part(number, 3), resume=True) for number in (1, 2)]
+    assert [complaints for _, complaints in others] == [[], []]
+    shares = [first, *(jobs for jobs, _ in others)]
+    assert [len(share) for share in shares] == [3, 2, 2]
+    assert {**shares[0], **shares[1], **shares[2]} == whole
+
+
+def test_a_resumed_call_keeps_what_is_there_and_removes_what_a_killed_one_left():
+    left, other = f"out/.{stem_of(Path('b.l3c'))}01234567.tmp", "out/.0123456789abcdef.tmp"
+    touch("in/a.png", "in/b.png", "out/a.l3c", left, other)
+    found = find_jobs([Path("in")], Path("out"), COMPRESS, lambda path: True, Existing(resume=True))
+    assert found == ([Job(Path("in/b.png"), Path("out/b.l3c"))], [], 1)
+    assert Path(other).exists() and not Path(left).exists()
+    touch("x/a.png")
+    refused = plan(COMPRESS, "in/a.png", "x/a.png", resume=True)[1]
+    assert refused == ["x/a.png: another input already becomes out/a.png.l3c"]

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from datamodules.images.crops import RandomCrops
 from datamodules.loading.loaders import EpochSampler, EvaluationSampler, data_root, evaluation_loader, training_loader
@@ -134,6 +135,19 @@ def test_ranks_share_an_epoch_without_overlap() -> None:
     draws = [set(sampler) for sampler in samplers]
     assert set.union(*draws) == {(2, index) for index in range(12)}
     assert all(len(part) == 4 for part in draws)
+
+
+@pytest.mark.parametrize(("size", "world_size"), [(12, 1), (12, 3), (11, 4), (2, 5)])
+def test_the_order_is_that_of_torchs_sampler(size: int, world_size: int) -> None:
+    for rank in range(world_size):
+        mine, theirs = (kind(crops(size, 1), world_size, rank) for kind in (torchs_sampler, DistributedSampler))
+        for sampler in (mine, theirs):
+            sampler.set_epoch(3)
+        assert [index for _, index in mine] == list(theirs) and len(mine) == len(theirs)
+
+
+def torchs_sampler(dataset: Dataset, world_size: int, rank: int) -> EpochSampler:
+    return EpochSampler(dataset, rank=rank, world_size=world_size)
 
 
 @pytest.mark.parametrize(("size", "world_size"), [(7, 3), (5, 5), (8, 1)])

@@ -195,7 +195,7 @@ def augment(
 
 def low_pass(signal: Tensor, length: Tensor, taps: Tensor) -> Tensor:
     """Each record of [N, T], ``length`` [N] samples long, filtered by its symmetric ``taps`` [N, R + 1] float64."""
-    assert 0 <= int(length.min()) and int(length.max()) <= signal.shape[1], "records end inside the signal"
+    assert int(length.min()) >= 0 and int(length.max()) <= signal.shape[1], "records end inside the signal"
     out = torch.empty_like(signal, memory_format=torch.contiguous_format)
     rest = (length.numpy(), taps.to(signal.dtype).numpy(), out.numpy())
     over_rows(_low_pass, len(signal), signal.contiguous().numpy(), *rest)

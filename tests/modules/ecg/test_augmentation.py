@@ -225,6 +225,6 @@ def test_augmentation_ends_with_the_low_pass(resample: Any) -> None:
     assert is_cut.any() and not is_cut.all()
     every = Augmentation(resample=resample, low_pass=1.0)(signal, length, generator(5))[0]
     assert not any(a.equal(b) for a, b in zip(plain, every, strict=True))
-    assert (plain - every)[:, :2000].std() > 0.3
+    assert (plain - every).std() > 0.1 * plain.std()
     with pytest.raises(ValueError, match="low_pass must be a share"):
         Augmentation(low_pass=50)

@@ -127,6 +127,16 @@ class ECG(LightningModule):
         probabilities = self.log_probabilities(batch).exp()
         return {"name": batch["name"], **dict(zip(CLASSES, probabilities.unbind(1), strict=True))}
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the counts of an epoch that is under way, of all ranks, so that its score is that of the whole."""
+        counts = self.train_f1.matrix().cpu()
+        is_over = self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        checkpoint["train_confusion"] = torch.zeros_like(counts) if is_over else counts
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.global_rank == 0 and "train_confusion" in checkpoint:
+            self.train_f1.confusion = checkpoint["train_confusion"].to(self.train_f1.confusion)
+
     def matrices(self) -> dict[str, Tensor]:
         """Confusion matrices [K, K] counted so far, rows the true class; a collective."""
         return {"val": self.val_f1.matrix(), "test": self.test_f1.matrix()}

@@ -61,6 +61,24 @@ def _augment(begin, end, signal, starts, width, last, step, stretched, out):
 
 
 @kernel()
+def _low_pass(begin, end, signal, length, taps, out):
+    """Rows begin to end, convolved with ``taps`` [N, R + 1] to both sides; zero outside of a record."""
+    reach = taps.shape[1] - 1
+    record = np.zeros(signal.shape[1] + 2 * reach, signal.dtype)
+    for row in range(begin, end):
+        size = length[row]
+        record[reach : reach + size] = signal[row, :size]
+        record[reach + size :] = 0
+        out[row, :size] = taps[row, 0] * signal[row, :size]
+        out[row, size:] = 0
+        for tap in range(1, reach + 1):
+            weight = taps[row, tap]
+            if weight != 0:
+                for column in range(size):
+                    out[row, column] += weight * (record[reach + column - tap] + record[reach + column + tap])
+
+
+@kernel()
 def _load(samples, first, lanes, window, pieces, total, re, im):
     """Frames from ``first`` on without their mean, tapered: their even samples to re [W/2, LANES], the odd to im.
 
@@ -172,6 +190,15 @@ def augment(
     out = signal.new_empty(len(signal), columns)
     rest = (starts.numpy(), width, last.numpy(), step.numpy(), stretched.numpy(), out.numpy())
     over_rows(_augment, len(signal), signal.contiguous().numpy(), *rest)
+    return out
+
+
+def low_pass(signal: Tensor, length: Tensor, taps: Tensor) -> Tensor:
+    """Each record of [N, T], ``length`` [N] samples long, filtered by its symmetric ``taps`` [N, R + 1] float64."""
+    assert int(length.min()) >= 0 and int(length.max()) <= signal.shape[1], "records end inside the signal"
+    out = torch.empty_like(signal, memory_format=torch.contiguous_format)
+    rest = (length.numpy(), taps.to(signal.dtype).numpy(), out.numpy())
+    over_rows(_low_pass, len(signal), signal.contiguous().numpy(), *rest)
     return out
 
 

@@ -13,6 +13,7 @@ from modules.ecg import nets
 from modules.ecg.augmentation import REFERENCE_LENGTH
 from modules.ecg.recordings import Recording
 from modules.ecg.spectrogram import HOP, LogSpectrogram, num_frames
+from modules.ecg.views import AS_IT_IS, check_views, log_mean_probabilities, outputs_of_views
 from modules.ecg.windows import TARGET_RATE, Window, read_window, window_edges
 
 CLASSES = ("N", "A", "O", "~")
@@ -21,10 +22,13 @@ MAX_UNUSABLE = 0.5
 
 
 class Classifier(nn.Module):
-    """What of a trained module makes predictions: the spectrogram and the network."""
+    """What of a trained module makes predictions: the spectrogram, the network and the views."""
 
-    def __init__(self, network: nets.CNN | nets.CRNN, truncate_spectrogram: bool) -> None:
+    def __init__(
+        self, network: nets.CNN | nets.CRNN, truncate_spectrogram: bool, views: Sequence[float] = AS_IT_IS
+    ) -> None:
         super().__init__()
+        self.views = check_views(views, network)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.spectrogram = LogSpectrogram(truncate_spectrogram)
 
@@ -59,7 +63,12 @@ def load_classifier(path: Path) -> Classifier:
     settings, state = content.get("hyper_parameters"), content.get("state_dict")
     if not (isinstance(settings, dict) and isinstance(state, dict) and all(map(is_named_tensor, state.items()))):
         raise ValueError(f"{path} is no checkpoint of an ECG classifier")
-    classifier = Classifier(network_of(settings, path), bool(settings.get("truncate_spectrogram", False)))
+    network = network_of(settings, path)
+    try:
+        views = check_views(settings.get("views", AS_IT_IS), network)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: its views cannot be used: {error}") from error
+    classifier = Classifier(network, bool(settings.get("truncate_spectrogram", False)), views)
     try:
         classifier.load_state_dict(state)
     except RuntimeError as error:
@@ -115,10 +124,10 @@ def classify(modules: Sequence[Classifier], window: Window) -> tuple[Tensor, Ten
     """One window -> class [], probabilities [K], and over time [S, K] (time steps of the coarsest network)."""
     signal = torch.from_numpy(window.signal).unsqueeze(0)
     length = torch.tensor([signal.shape[1]])
-    outputs = [module(padded_for(module, signal), length) for module in modules]
-    probabilities = torch.stack([output.logits.softmax(1) for output in outputs])
-    steps = min(int(output.steps) for output in outputs)
-    courses = [output.over_time[:, : int(output.steps)].softmax(2) for output in outputs]
+    views = [outputs_of_views(module, padded_for(module, signal), length, module.views) for module in modules]
+    probabilities = torch.stack([log_mean_probabilities(outputs).exp() for outputs in views])
+    steps = min(int(output.steps) for outputs in views for output in outputs)
+    courses = [output.over_time[:, : int(output.steps)].softmax(2) for outputs in views for output in outputs]
     aligned = [torch.nn.functional.adaptive_avg_pool1d(c.transpose(1, 2), steps)[0].T for c in courses]
     label = majority(probabilities.argmax(2), probabilities)[0]
     return label, probabilities.mean(0)[0], torch.stack(aligned).mean(0)

@@ -16,6 +16,7 @@ from modules.ecg.losses import published_weights, weighted_cross_entropy
 from modules.ecg.metrics import ChallengeF1
 from modules.ecg.nets import CNN, CRNN, Classification
 from modules.ecg.spectrogram import LogSpectrogram, num_frames
+from modules.ecg.views import AS_IT_IS, check_views, log_mean_probabilities, outputs_of_views
 
 Batch = dict[str, Any]
 
@@ -35,10 +36,11 @@ class ECG(LightningModule):
         optimizer: called with the trainable parameters.
         lr_scheduler: called with the optimizer and stepped after every batch.
         augmentation_seed: of its random numbers, with rank, epoch and batch.
+        views: stretches of a record over which validation, test and predict average its probabilities.
 
     Raises:
-        ValueError: for another number of class weights than classes; at the start of a fit of a CRNN under DDP that
-            does not look for unused parameters.
+        ValueError: for another number of class weights than classes or impossible views; at the start of a fit of a
+            CRNN under DDP that does not look for unused parameters.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class ECG(LightningModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         lr_scheduler: LRSchedulerCallable | None = None,
         augmentation_seed: int = 0,
+        views: Sequence[float] = AS_IT_IS,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
@@ -66,6 +69,7 @@ class ECG(LightningModule):
         self.reduction = reduction
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.augmentation_seed = augmentation_seed
+        self.views = check_views(views, network)
         self.train_f1, self.val_f1, self.test_f1 = ChallengeF1(), ChallengeF1(), ChallengeF1()
 
     class_weights: Tensor | None
@@ -83,6 +87,10 @@ class ECG(LightningModule):
     def forward(self, signal: Tensor, length: Tensor) -> Classification:
         """Signal [N, T] in 1/1000 mV at 300 Hz and its samples [N] -> logits and their course over time."""
         return self.network(self.spectrogram(signal), num_frames(length))
+
+    def log_probabilities(self, batch: Batch) -> Tensor:
+        """[N, K], of the mean over the views."""
+        return log_mean_probabilities(outputs_of_views(self, batch["signal"], batch["length"], self.views))
 
     def loss(self, output: Classification, label: Tensor) -> Tensor:
         return weighted_cross_entropy(output.logits, label, self.class_weights, self.reduction)
@@ -104,21 +112,30 @@ class ECG(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        output = self(batch["signal"], batch["length"])
-        self.val_f1.update(output.logits, batch["label"])
+        output = self.log_probabilities(batch)
+        self.val_f1.update(output, batch["label"])
         self.log("val/f1", self.val_f1, prog_bar=True)
-        loss = weighted_cross_entropy(output.logits, batch["label"], self.class_weights, "mean")
+        loss = weighted_cross_entropy(output, batch["label"], self.class_weights, "mean")
         self.log("val/loss", loss, batch_size=len(batch["label"]), sync_dist=True)
 
     def test_step(self, batch: Batch, batch_index: int) -> None:
-        output = self(batch["signal"], batch["length"])
-        self.test_f1.update(output.logits, batch["label"])
+        self.test_f1.update(self.log_probabilities(batch), batch["label"])
         self.log("test/f1", self.test_f1)
 
     def predict_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         """Names of the batch's records and their probabilities [N] of each class."""
-        probabilities = self(batch["signal"], batch["length"]).logits.softmax(1)
+        probabilities = self.log_probabilities(batch).exp()
         return {"name": batch["name"], **dict(zip(CLASSES, probabilities.unbind(1), strict=True))}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the counts of an epoch that is under way, of all ranks, so that its score is that of the whole."""
+        counts = self.train_f1.matrix().cpu()
+        is_over = self.trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        checkpoint["train_confusion"] = torch.zeros_like(counts) if is_over else counts
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.global_rank == 0 and "train_confusion" in checkpoint:
+            self.train_f1.confusion = checkpoint["train_confusion"].to(self.train_f1.confusion)
 
     def matrices(self) -> dict[str, Tensor]:
         """Confusion matrices [K, K] counted so far, rows the true class; a collective."""

@@ -1,10 +1,10 @@
-"""Classify recordings: ``python -m modules.ecg.predict RECORD... --checkpoint BEST.ckpt --output FOLDER``.
+"""Classify recordings: ``python -m modules.ecg.predict RECORD... --output FOLDER``.
 
-RECORD is a WFDB record (its path with or without .hea), a CSV file or a NumPy file of 2 s to 24 h at 1 Hz to 100 kHz.
-NumPy files need --units-per-mv, and so do CSV files whose header names no unit. Several checkpoints vote. For
-each record FOLDER gets ``<name>.json`` (class, probabilities, windows, missing and flat shares, warnings),
-``<name>.csv`` (probabilities over time) and ``<name>.png``. A file that cannot be used is one line on stderr; the exit
-code is then 1. What exists is overwritten only with --force, and an input never.
+The five networks of weights/ecg vote, or those of --checkpoint. RECORD is a WFDB record (its path with or without
+.hea), a CSV file or a NumPy file of 2 s to 24 h at 1 Hz to 100 kHz. NumPy files need --units-per-mv, and so do CSV
+files whose header names no unit. For each record FOLDER gets ``<name>.json`` (class, probabilities, windows, missing
+and flat shares, warnings), ``<name>.csv`` (probabilities over time) and ``<name>.png``. A file that cannot be used is
+one line on stderr; the exit code is then 1. What exists is overwritten only with --force, and an input never.
 """
 
 import argparse
@@ -20,6 +20,8 @@ import numpy as np
 from modules.ecg.inference import CLASSES, Classifier, Prediction, load_classifier, predict_recording
 from modules.ecg.pictures import save_picture
 from modules.ecg.recordings import Recording, implausible_range, open_recording
+
+SHIPPED = Path(__file__).resolve().parents[2] / "weights" / "ecg"
 
 
 def summarize(recording: Recording, prediction: Prediction) -> dict[str, Any]:
@@ -109,7 +111,7 @@ def predict_file(path: Path, modules: list[Classifier], options: argparse.Namesp
 def parse(args: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m modules.ecg.predict", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("records", nargs="+", type=Path)
-    parser.add_argument("--checkpoint", nargs="+", type=Path, required=True, help="several vote")
+    parser.add_argument("--checkpoint", nargs="+", type=Path, help="several vote (default: weights/ecg/*.pt)")
     parser.add_argument("--output", type=Path, default=Path("predictions"), help="folder of the results")
     parser.add_argument("--sampling-rate", type=float, help="of CSV and NumPy files, in Hz")
     parser.add_argument("--units-per-mv", type=float, help="of files that do not say so: 1 for mV, 1000 for uV")
@@ -122,6 +124,9 @@ def parse(args: list[str] | None) -> argparse.Namespace:
         value = getattr(options, name)
         if value is not None and not 0 < value < 1e6:
             parser.error(f"--{name.replace('_', '-')} must be positive, got {value:g}")
+    options.checkpoint = options.checkpoint or sorted(SHIPPED.glob("*.pt"))
+    if not options.checkpoint:
+        parser.error(f"there are no networks in {SHIPPED}: give --checkpoint")
     if options.channel < 0:
         parser.error(f"--channel counts from 0, got {options.channel}")
     if not 2 <= options.window <= 600:

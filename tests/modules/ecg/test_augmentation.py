@@ -6,15 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import signal as dsp
 
 from modules.ecg import cpu_kernels
 from modules.ecg.augmentation import (
     HIT_PROBABILITY,
+    REACH,
     REFERENCE_LENGTH,
     Augmentation,
     burst_starts,
+    draw_cutoffs,
     draw_lengths,
     interpolate,
+    low_pass,
+    low_pass_taps,
     stretched_scale,
     widest,
 )
@@ -154,3 +159,72 @@ def test_a_generator_decides_alone_and_switches_switch() -> None:
         Augmentation(bursts="often")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="resample must be"):
         Augmentation(resample="often")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("cutoff", [50.0, 62.5, 77.0, 100.0, 125.0, 149.9])
+def test_the_low_pass_is_the_filter_of_scipys_resampling(cutoff: float) -> None:
+    half = int(10 * 150 / cutoff)
+    expected = dsp.firwin(2 * half + 1, cutoff, window=("kaiser", 5.0), fs=300)
+    [taps] = low_pass_taps(torch.tensor([cutoff], dtype=torch.float64)).numpy()
+    assert taps.shape == (REACH + 1,) == (31,)
+    assert np.abs(taps[: half + 1] - expected[half:]).max() < 1e-12 and not taps[half + 1 :].any()
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_low_passed_records(kernel: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against numpy's convolution of each record alone; the kernel in three threads."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    if not kernel:
+        monkeypatch.setattr(cpu_kernels, "can_take", lambda signal: False)
+    length = torch.tensor([900, 899, 3, 500])
+    signal = 100 * torch.randn(4, 900, generator=generator(1), dtype=dtype)
+    signal[torch.arange(900) >= length.unsqueeze(1)] = 0
+    cutoff = torch.tensor([50.0, 62.5, 90.0, 150.0], dtype=torch.float64)
+    given = signal.clone()
+    filtered = low_pass(signal, length, cutoff)
+    assert filtered.dtype == dtype and signal.equal(given)
+    for row, record, size, frequency in zip(filtered, signal, length.tolist(), cutoff.tolist(), strict=True):
+        taps = [1.0]
+        if frequency < 150:
+            taps = dsp.firwin(2 * int(1500 / frequency) + 1, frequency, window=("kaiser", 5.0), fs=300)
+        reach = len(taps) // 2
+        expected = np.convolve(record[:size].double().numpy(), taps)[reach : reach + size]
+        assert np.abs(row[:size].double().numpy() - expected).max() < (1e-4 if dtype == torch.float32 else 1e-11)
+        assert not row[size:].any()
+    assert filtered[3].equal(signal[3])
+
+
+def test_a_low_pass_leaves_what_a_recording_of_lower_rate_leaves() -> None:
+    noise = np.random.default_rng(0).normal(size=30000)
+    recorded = dsp.resample_poly(dsp.resample_poly(noise, 5, 12), 12, 5)  # 125 Hz, and read back
+    ours = low_pass(torch.from_numpy(noise)[None], torch.tensor([30000]), torch.tensor([62.5]).double())[0].numpy()
+    frequency, theirs = dsp.welch(recorded, 300, nperseg=512)
+    _, power = dsp.welch(ours, 300, nperseg=512)
+    decibels, difference = 10 * np.log10(power), 10 * np.log10(power / theirs)
+    assert np.abs(difference[(frequency > 1) & (frequency < 55)]).max() < 0.2
+    assert decibels[frequency > 72].max() < decibels[frequency < 55].mean() - 40
+
+
+def test_cutoffs_are_uniform_for_a_share_of_the_records() -> None:
+    cutoff = draw_cutoffs(40000, 0.3, generator(), torch.device("cpu"))
+    drawn = cutoff[cutoff < 150]
+    assert len(drawn) / len(cutoff) == pytest.approx(0.3, abs=0.01) and bool((cutoff <= 150).all())
+    shares = torch.histc((drawn - 50) / 100, 10, 0, 1) / len(drawn)
+    assert (shares - 0.1).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("resample", ["length", "none"])
+def test_augmentation_ends_with_the_low_pass(resample: Any) -> None:
+    """After the stretching, with random numbers of its own: the rest is as without."""
+    signal, length = torch.randn(6, 4000, generator=generator()), torch.tensor([4000, 3000, 2000, 4000, 1000, 64])
+    plain, stretched = Augmentation(resample=resample)(signal, length, generator(5))
+    cut, same = Augmentation(resample=resample, low_pass=0.5)(signal, length, generator(5))
+    assert same.equal(stretched) and cut.shape == plain.shape
+    is_cut = torch.tensor([not a.equal(b) for a, b in zip(plain, cut, strict=True)])
+    assert is_cut.any() and not is_cut.all()
+    every = Augmentation(resample=resample, low_pass=1.0)(signal, length, generator(5))[0]
+    assert not any(a.equal(b) for a, b in zip(plain, every, strict=True))
+    assert (plain - every).std() > 0.1 * plain.std()
+    with pytest.raises(ValueError, match="low_pass must be a share"):
+        Augmentation(low_pass=50)

@@ -205,6 +205,39 @@ def test_a_crnn_under_plain_ddp_names_the_strategy(tmp_path: Path) -> None:
     plain.setup("fit")
 
 
+class SaveAt(Callback):
+    """Checkpoints in the middle of the second epoch and at the end of the first."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder, self.counts = folder, torch.zeros(0)
+
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+        if self.folder and trainer.current_epoch == 1 and trainer.fit_loop.epoch_loop.batch_idx == 1:
+            trainer.save_checkpoint(self.folder / "middle.ckpt")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.counts = pl_module.train_f1.confusion.clone()  # type: ignore[union-attr, operator]
+        if self.folder and trainer.current_epoch == 0:
+            trainer.save_checkpoint(self.folder / "end.ckpt")
+
+
+@pytest.mark.parametrize("name", ["middle", "end"])
+def test_the_training_score_of_a_resumed_epoch_is_that_of_the_whole(tmp_path: Path, name: str) -> None:
+    write_set(tmp_path)
+    scores = []
+    for checkpoint in (None, tmp_path / f"{name}.ckpt"):
+        module = tiny_module(augmentation=Augmentation())
+        module.hparams.clear()
+        watch = SaveAt(tmp_path if checkpoint is None else None)
+        options = {"callbacks": watch, "default_root_dir": tmp_path, "num_sanity_val_steps": 0, **QUIET}
+        trainer = Trainer(max_epochs=2, **options)  # type: ignore[arg-type]
+        trainer.fit(module, tiny_data(tmp_path), ckpt_path=checkpoint)
+        scores.append((float(trainer.callback_metrics["train/f1"]), watch.counts))
+    (expected, counts), (resumed, resumed_counts) = scores
+    assert resumed == expected and resumed_counts.equal(counts)
+    assert counts.sum() == 16  # four batches of four
+
+
 def test_class_weights_belong_to_the_classes() -> None:
     assert tiny_module(class_weights=[1, 2, 3, 4]).class_weights.tolist() == [1, 2, 3, 4]
     assert tiny_module(class_weights=None).class_weights is None

@@ -95,9 +95,8 @@ def ours(codec: Any) -> Peer:
 
 def same(decoded: np.ndarray, pixels: np.ndarray) -> bool:
     """Whether a peer's picture is ``pixels``; grayscale is three equal channels, whichever of the two has it."""
-    return np.array_equal(
-        *(p if p.ndim == 3 else np.broadcast_to(p[..., None], (*p.shape, 3)) for p in (decoded, pixels))
-    )
+    first, second = (p if p.ndim == 3 else np.broadcast_to(p[..., None], (*p.shape, 3)) for p in (decoded, pixels))
+    return np.array_equal(first, second)
 
 
 def measure(path: Path, peers: dict[str, Peer]) -> list[Measurement]:

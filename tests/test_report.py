@@ -227,7 +227,7 @@ def test_a_result_of_a_stranger_is_taken_as_it_is(result: dict) -> None:
 def test_metrics_of_a_stranger(table: str) -> None:
     run = write_run(Path("runs/a/000"))
     (run / "metrics.csv").write_text(table)
-    made(run)
+    assert "not shown" not in made(run).text
 
 
 def test_links_are_not_followed() -> None:

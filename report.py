@@ -47,7 +47,7 @@ def summary(runs: Sequence[Run]) -> Iterator[str]:
         fit = run.results.get("fit", last)
         monitor, score = fit.get("monitor"), fit.get("best_score")
         best = f"{monitor} {number(score)}" if monitor and score is not None else ""
-        seconds = sum(float(result["seconds"]) for result in run.results.values() if is_number(result.get("seconds")))
+        seconds = sum(result["seconds"] for result in run.results.values() if is_number(result.get("seconds")))
         commit = str(last.get("commit") or "")[:10] + ("+" if last.get("dirty") else "")
         done = ", ".join([*(run.results or ["not finished"]), *(["damaged files"] if run.complaints else [])])
         time = f"{seconds:.0f}" if run.results else ""

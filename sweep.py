@@ -74,8 +74,9 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     if words[:1] == ["table"]:
         return table(words[1:])
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("file", type=Path, help="a sweep file; or: table FOLDER...")
+    about = "Run a wandb sweep file without a server; the same command goes on with an interrupted sweep."
+    parser = argparse.ArgumentParser(description=about, epilog="sweep.py table FOLDER ... ranks any runs.")
+    parser.add_argument("file", type=Path, help="such as sweeps/l3c.yaml")
     parser.add_argument("--count", type=positive, help="trials at most; random and bayes run 10 unless told")
     parser.add_argument("--workers", type=positive, default=1, help="trials side by side; default: %(default)s")
     parser.add_argument("--method", choices=sweep_file.METHODS, help="instead of the file's")

@@ -26,6 +26,7 @@ from cli.run_record import RunRecord, describe, fingerprint
 from modules.components import checkpoint_file
 from modules.components.schedules import check_steps
 
+ABOUT = "Train, validate, test or predict: python train.py fit --config configs/<method>/<experiment>.yaml"
 DEFAULTS = str(checkout.ROOT / "configs" / "trainer.yaml")
 
 
@@ -98,7 +99,7 @@ def main(args: ArgsType = None) -> None:
             auto_configure_optimizers=False,
             save_config_callback=RunRecord,
             parser_class=PlainErrorParser,
-            parser_kwargs={"parser_mode": "omegaconf+"}
+            parser_kwargs={"parser_mode": "omegaconf+", "description": ABOUT}
             | {name: {"default_config_files": [DEFAULTS]} for name in LightningCLI.subcommands()},
             args=wandb_session.without_agent_parameters(args),
         )

@@ -7,7 +7,8 @@ import csv
 import json
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence, ValuesView
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,15 +124,17 @@ def require_tree(content: Any) -> None:
     """Raise a ValueError for a tree too deep or too large to be walked."""
     number, level = 0, [content]
     for _ in range(MAX_DEPTH):
-        members = (list(node.values()) if isinstance(node, dict) else node for node in level)
-        level = []
-        for member in members:
-            level += member if isinstance(member, list) else []
-            if (number := number + 1) > MAX_OPTIONS or len(level) > MAX_OPTIONS:
-                raise ValueError(f"more than {MAX_OPTIONS:,} entries")
+        nodes = (node.values() if isinstance(node, dict) else node for node in level)
+        level = list(islice((entry for node in nodes if not is_leaf(node) for entry in node), MAX_OPTIONS + 1))
+        if (number := number + len(level)) > MAX_OPTIONS:
+            raise ValueError(f"more than {MAX_OPTIONS:,} entries")
         if not level:
             return
     raise ValueError(f"more than {MAX_DEPTH} levels")
+
+
+def is_leaf(node: Any) -> bool:
+    return not isinstance(node, (list, ValuesView))
 
 
 def first_line(error: BaseException) -> str:

@@ -216,7 +216,8 @@ def test_a_result_of_a_stranger_is_taken_as_it_is(result: dict) -> None:
 @pytest.mark.parametrize(
     "table",
     [
-        "step,a\n\u00b2,1\n1,1,1,1\n2,1e300\n3,-1e-300\n4,0\n",
+        "step,a\n\u00b2,1\n1,1,1,1\n2,1e-300\n3,-1e-300\n4,0\n",
+        "step,a\n1,1.7e308\n2,-1.7e308\n3,1.7e308\n",
         "step,a\n99999999999999999999999,1\n1,2\n2,1e99\n",
         "a,b\n1,2\n",
         "",
@@ -226,7 +227,7 @@ def test_a_result_of_a_stranger_is_taken_as_it_is(result: dict) -> None:
 def test_metrics_of_a_stranger(table: str) -> None:
     run = write_run(Path("runs/a/000"))
     (run / "metrics.csv").write_text(table)
-    made(run)
+    assert "not shown" not in made(run).text
 
 
 def test_links_are_not_followed() -> None:
@@ -242,6 +243,18 @@ def test_links_are_not_followed() -> None:
     (run / "config.fit.yaml").unlink()
     (run / "config.fit.yaml").symlink_to(Path("secret.csv").resolve())
     assert "config.fit.yaml: no plain file" in made(run).text
+
+
+def test_what_machinery_keeps_is_no_product_and_no_run() -> None:
+    run = write_run(Path("runs/a/000"))
+    for folder in ("wandb", "csv", "checkpoints", ".launches"):
+        (run / folder).mkdir()
+        (run / folder / "inner.csv").write_text("a\n1\n")
+        (run / folder / "result.json").write_text('{"fit": {"seconds": 1}}')
+    (run / ".hidden.csv").write_text("a\n1\n")
+    page = made(Path("runs"))
+    assert "inner.csv" not in page.text and "hidden" not in page.text
+    assert len(read_runs([Path("runs")])) == 1
 
 
 def test_what_is_too_much_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

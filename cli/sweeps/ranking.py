@@ -14,6 +14,9 @@ from cli.finished_runs import Run, differences, read_runs
 from cli.sweeps.distributions import Parameters
 from cli.sweeps.trial import FINISHED, UNFINISHED, Trial, read_json
 
+COLUMN, MOST_COLUMNS = 16, 6
+"""Characters that a column of the printed table wants; so many are printed whatever the terminal's width."""
+
 
 class Row(NamedTuple):
     name: str
@@ -67,7 +70,7 @@ def of_runs(folders: Sequence[Path], metric: str | None, goal: str | None) -> Ra
     runs = read_runs(folders)
     metric = metric or next((name for run in runs if (name := monitored(run))), None)
     if metric is None:
-        raise ValueError("none of these runs monitors a metric: name one with --metric")
+        raise ValueError(f"none of these runs monitors a metric: name one with --metric, of {measured(runs)}")
     modes = [run.config.get("run.mode", "").strip('"') for run in runs if monitored(run) == metric]
     maximize = goal == "maximize" if goal else modes[:1] == ["max"]
     found = dict(differences(runs))
@@ -76,9 +79,12 @@ def of_runs(folders: Sequence[Path], metric: str | None, goal: str | None) -> Ra
         parameters = {name: parsed(values[i]) for name, values in found.items()}
         rows.append(Row(run.name, state_of(run), value_of(run, metric, maximize), parameters))
     if not any(row.is_ranked for row in rows):
-        names = sorted({name for run in runs for name in run.curves})
-        raise ValueError(f"no run has the metric {metric}; they have {', '.join(names) or 'none'}")
+        raise ValueError(f"no run has the metric {metric}; they have {measured(runs)}")
     return ranked(rows, metric, maximize)
+
+
+def measured(runs: Sequence[Run]) -> str:
+    return ", ".join(sorted({name for run in runs for name in run.curves})) or "none"
 
 
 def monitored(run: Run) -> str | None:
@@ -110,19 +116,38 @@ def short(name: str) -> str:
     return ".".join(name.removeprefix("model.init_args.").split(".init_args."))
 
 
+def in_short(name: str, value: str) -> str:
+    """A class without the path of its module."""
+    return value.rpartition(".")[2] if name.endswith("class_path") else value
+
+
 def shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def fitting(ranking: Ranking, width: int) -> list[str]:
+    """As many of the varied parameters as a terminal can show: those that most rows have, the trainer's last."""
+    room = max(MOST_COLUMNS, width // COLUMN - 3)
+    missing = {name: sum(row.parameters.get(name) is None for row in ranking.rows) for name in ranking.varied}
+    kept = sorted(missing, key=lambda name: (missing[name], name.startswith("trainer.")))[:room]
+    return [name for name in missing if name in kept]
+
+
 def print_table(ranking: Ranking) -> None:
-    names = ranking.varied
-    table = Table("", "trial", *(Column(name, overflow="fold") for name in (ranking.metric, *map(short, names))))
+    console = Console()
+    names = fitting(ranking, console.width)
+    table = Table("", *(Column(name, overflow="fold") for name in ("trial", ranking.metric, *map(short, names))))
     for place, row in enumerate(ranking.rows, 1):
         score = "" if row.score is None else f"{row.score:.6g}"
         note = "" if row.state == FINISHED else row.state
-        values = (shown(row.parameters.get(name)) for name in names)
+        values = (in_short(name, shown(row.parameters.get(name))) for name in names)
         table.add_row(str(place) if row.is_ranked else "", row.name, " ".join(filter(None, (score, note))), *values)
-    Console().print(table)
+    console.print(table)
+    num_ranked = sum(row.is_ranked for row in ranking.rows)
+    better = "larger" if ranking.maximize else "smaller"
+    print(f"{num_ranked} of {len(ranking.rows)} have {ranking.metric}, the {better} the better")
+    if num_more := len(ranking.varied) - len(names):
+        print(f"{num_more} more options in which they differ are in the table on disk")
 
 
 def write_csv(ranking: Ranking, file: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +11,14 @@ from types import SimpleNamespace
 import pytest
 
 from cli import claim
-from cli.wandb_session import OurWandbLogger, is_logged_in, session, whereabouts, without_agent_parameters
+from cli.wandb_session import (
+    OurWandbLogger,
+    is_logged_in,
+    session,
+    stop_is_no_failure,
+    whereabouts,
+    without_agent_parameters,
+)
 
 
 def test_the_agents_parameter_is_taken_out() -> None:
@@ -92,6 +100,23 @@ def test_a_run_is_finished_with_how_it_ended(fails: bool, monkeypatch: pytest.Mo
         if fails:
             raise KeyError
     assert codes == [int(fails)]
+
+
+@pytest.mark.parametrize(("code", "is_sweep", "ends"), [(143, True, True), (143, False, False), (2, True, False)])
+def test_a_trial_that_is_told_to_stop_ends_by_the_signal(
+    code: int, is_sweep: bool, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """wandb's agent counts exit codes above 0 as failures."""
+    done: list[object] = []
+    monkeypatch.setattr("os.kill", lambda *call: done.append(call))
+    monkeypatch.setattr("atexit._run_exitfuncs", lambda: done.append("exit functions"))
+    monkeypatch.setattr("signal.signal", lambda *call: done.append(call))
+    if is_sweep:
+        monkeypatch.setenv("WANDB_SWEEP_ID", "abcd")
+    with pytest.raises(SystemExit), stop_is_no_failure():
+        raise SystemExit(code)
+    default = (signal.SIGTERM, signal.SIG_DFL)
+    assert done == (["exit functions", default, (os.getpid(), signal.SIGTERM)] if ends else [])
 
 
 def test_where_a_run_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,23 @@ def test_only_what_varies_is_shown(capsys: pytest.CaptureFixture) -> None:
     assert "│   │ None  │ failed" in lines[2]
 
 
+def test_a_wide_table_shows_what_fits(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of different modules differ in dozens of options."""
+    monkeypatch.setenv("COLUMNS", "80")
+    shared = {"trainer.max_steps": 5, "model.class_path": "modules.a.Net", "model.lr": 0.1}
+    own = {f"model.of_one{i}": i for i in range(20)}
+    found = ranked([row(1.0, **shared, **own), row(2.0, **{name: f"{v}x" for name, v in shared.items()})], "m", False)
+    names = ranking.fitting(found, 80)
+    assert len(names) == ranking.MOST_COLUMNS and names[:3] == list(shared)
+    assert ranking.fitting(found, 80 * 16)[-1] == "model.of_one19" and len(ranking.fitting(found, 160)) == 7
+    many = ranked([row(float(i), **{f"trainer.{k}": i for k in range(9)}, lr=i) for i in range(2)], "m", False)
+    assert "lr" in ranking.fitting(many, 80)
+    ranking.print_table(found)
+    said = capsys.readouterr().out
+    assert "2 of 2 have m, the smaller the better" in said and "17 more options in which they differ" in said
+    assert "Net" in said and "modules" not in said
+
+
 def test_short_names() -> None:
     names = ["model.init_args.network.init_args.width", "data.init_args.batch_size", "trainer.max_epochs"]
     assert [ranking.short(name) for name in names] == ["network.width", "data.batch_size", "trainer.max_epochs"]

@@ -1,6 +1,6 @@
 """Bytes of a lossless codec beside others on pictures that are no photographs, and on one photograph in gray.
 
-    python benchmarks/drawn_pictures.py data/photos/validation/first.jpg [--quick]
+    python benchmarks/drawn_pictures.py data/photos/validation/wiki_027.webp [--quick]
 
 White, thirty lines of text and a chart of 768x512, drawn here; the middle 384x384 of the photograph in colour, in gray,
 and gray as RGB. Every file is decoded from its bytes and compared.
@@ -52,8 +52,10 @@ def chart() -> np.ndarray:
 
 def photographs(path: Path) -> dict[str, np.ndarray]:
     pixels = read_exact(path).pixels
+    if min(pixels.shape[:2]) < 384:
+        raise ValueError(f"{path} is smaller than 384x384")
     top, left = ((side - 384) // 2 for side in pixels.shape[:2])
-    crop = pixels[max(0, top) :, max(0, left) :][:384, :384]
+    crop = pixels[top : top + 384, left : left + 384]
     gray = np.array(Image.fromarray(np.ascontiguousarray(crop)).convert("L"))
     return {"photograph": crop, "the same in gray": gray, "the same in gray, as RGB": np.dstack([gray] * 3)}
 

@@ -5,8 +5,9 @@
 Crops of photographs are compressed once under the default setting. Then, under every other one, each file is decoded
 and compared with its crop, each crop is compressed again and the bytes are compared, and the mixtures of the network in
 torch (the estimate, and what a GPU would compute) are compared by a hash of all their numbers. Settings: threads, the
-instruction sets of oneDNN, MKL, PyTorch, OpenBLAS (the kernel's matrix product) and numba, oneDNN off, memory format,
-float64. What the kernels do not know, dtype and memory format, is a setting of the network in torch only.
+instruction sets of oneDNN, MKL, PyTorch, OpenBLAS (the kernel's matrix product) and numba, oneDNN off, the tensors that
+a GPU computes with, memory format, float64. What the kernels do not know, dtype and memory format, is a setting of the
+network in torch only.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from rich.table import Table
 from codec import DEFAULT_MODEL, load_codec, shipped_models
 from modules.components.coding.container import pack, unpack
 from modules.components.files.images import SUFFIXES, read_exact
+from modules.pixel_mlp.batched import BatchCoder
 from modules.pixel_mlp.context import contexts, pad
 
 PROCESSES: dict[str, dict[str, str]] = {
@@ -94,12 +96,23 @@ def check(codec: Any, crops: np.ndarray, files: list[bytes]) -> Result:
     return Result(wrong, other, mixtures_hash(codec.network, crops, torch.float32, torch.contiguous_format))
 
 
+def check_tensors(codec: Any, crops: np.ndarray, files: list[bytes]) -> Result:
+    """``check`` of what a GPU would do, all crops together."""
+    codec.batched = BatchCoder(codec.network, torch.device("cpu"))
+    decoded = codec.decompress_all([unpack(file) for file in files])
+    wrong = sum(not np.array_equal(a, b) for a, b in zip(decoded, crops, strict=True))
+    other = sum(pack(container) != file for container, file in zip(codec.compress_all(crops), files, strict=True))
+    codec.batched = None
+    return Result(wrong, other, mixtures_hash(codec.network, crops, torch.float32, torch.contiguous_format))
+
+
 def in_this_process(codec: Any, crops: np.ndarray, files: list[bytes]) -> Iterator[tuple[str, Result]]:
     torch.set_num_threads(2)
     yield "2 threads", check(codec, crops, files)
     torch.set_num_threads(1)
     with torch.backends.mkldnn.flags(enabled=False):
         yield "oneDNN off", check(codec, crops, files)
+    yield "tensors of batched.py", check_tensors(codec, crops, files)
     # The kernels know neither dtype nor memory format: they are settings of the network in torch only.
     yield "float64", Result(None, None, mixtures_hash(codec.network, crops, torch.float64, torch.contiguous_format))
     yield "channels_last", Result(None, None, mixtures_hash(codec.network, crops, torch.float32, torch.channels_last))

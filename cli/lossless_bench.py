@@ -95,8 +95,11 @@ def ours(codec: Any) -> Peer:
 
 def same(decoded: np.ndarray, pixels: np.ndarray) -> bool:
     """Whether a peer's picture is ``pixels``; grayscale is three equal channels, whichever of the two has it."""
-    first, second = (p if p.ndim == 3 else np.broadcast_to(p[..., None], (*p.shape, 3)) for p in (decoded, pixels))
-    return np.array_equal(first, second)
+
+    def colour(image: np.ndarray) -> np.ndarray:
+        return image if image.ndim == 3 else np.broadcast_to(image[..., None], (*image.shape, 3))
+
+    return np.array_equal(colour(decoded), colour(pixels))
 
 
 def measure(path: Path, peers: dict[str, Peer]) -> list[Measurement]:

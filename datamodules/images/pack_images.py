@@ -181,7 +181,7 @@ def pack_folder(
         raise ValueError(f"{len(odd)} file names in {folder} are not UTF-8, such as {odd[0]!a}: rename them")
     key = fingerprint(stamps, VERSION, shard_bytes, shuffle)
     check_same_plan(output, key)
-    if not (output / MANIFEST).exists():
+    if not is_whole(output):
         sizes = [(name, status.st_size) for name, status in stamps]
         if shuffle is not None:
             random.Random(shuffle).shuffle(sizes)
@@ -193,6 +193,16 @@ def pack_folder(
     for record in output.glob("shard-*.json"):
         record.unlink()
     return Shards(output)
+
+
+def is_whole(output: Path) -> bool:
+    """Whether ``output`` can be opened; what cannot is packed again, but for shards of an interrupted run."""
+    try:
+        Shards(output)
+    except (FileNotFoundError, ValueError):
+        (output / MANIFEST).unlink(missing_ok=True)
+        return False
+    return True
 
 
 def packed(shards: list[Shard], folder: Path, output: Path, workers: int, quiet: bool) -> Iterator[Shard]:

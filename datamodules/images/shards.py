@@ -8,9 +8,9 @@
              shards.json             the shards' sizes, the class folders, what was left out; written last
 
 ``python -m datamodules.images.pack_images`` writes them. The shards are plain tar files: ``tar xf`` gives the folder
-back, and webdataset and DALI read them as a stream. Streams cannot go on in the middle of an epoch exactly (webdataset
-leaves that to its user), so images are fetched here by their place instead: the same samplers order, share and resume
-them as they do files in a folder. Opening reads no shard, whatever the number of images.
+back, and webdataset reads them as a stream. A stream does not go on in the middle of an epoch (webdataset leaves that
+to its user), so images are fetched here by their place instead: the same samplers order, share and resume them as they
+do files in a folder. Opening reads no shard, whatever the number of images.
 
 The index maps into memory, once for all processes of a machine. It may come from a stranger: nothing in it is
 executed, every place is checked against the files, and the images are as untrusted as files are.

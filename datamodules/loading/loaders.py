@@ -61,7 +61,8 @@ class EpochSampler(DistributedSampler):
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """One draw at a time: a list of millions would take a hundred bytes each."""
-        return ((self.epoch, int(index)) for index in self.order()[self.start :])
+        epoch = self.epoch  # Lightning sets the next one while draws of this one are left
+        return ((epoch, int(index)) for index in self.order()[self.start :])
 
 
 class EvaluationSampler(DistributedSampler):

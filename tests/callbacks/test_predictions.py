@@ -1,5 +1,7 @@
 """One output for every input, in the order of the set, alone and in two processes."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
+from torch.multiprocessing import ProcessExitedException
 from torch.utils.data import DataLoader
 
 from callbacks.predictions import Predictions, write_predictions
@@ -64,6 +67,28 @@ def test_two_processes_write_what_one_does(tmp_path: Path) -> None:
     one, two = (np.load(tmp_path / name / "squares.predict.npy") for name in ("one", "two"))
     assert np.array_equal(one, two)
     assert one[:, 1].tolist() == [100.0 * i * i for i in range(SIZE)]
+
+
+class Dies(TwoShards):
+    """The second process is killed in the middle."""
+
+    def predict_step(self, batch: Any, batch_index: int, dataloader_idx: int = 0) -> Any:
+        if self.global_rank == 1 and batch_index == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().predict_step(batch, batch_index, dataloader_idx)
+
+
+def test_a_killed_process_leaves_the_file_of_before_and_the_next_run_is_whole(tmp_path: Path) -> None:
+    two: dict[str, Any] = {"devices": 2, "strategy": "ddp_fork"}
+    for there in ("", "of an earlier run"):
+        if there:
+            (tmp_path / "squares.predict.csv").write_text(there)
+        with pytest.raises(ProcessExitedException, match="SIGKILL"):
+            trainer(tmp_path, "squares.csv", **two).predict(Dies(), return_predictions=False)
+        assert [path.read_text() for path in tmp_path.iterdir()] == [there] * bool(there)
+    trainer(tmp_path, "squares.csv", **two).predict(TwoShards(), return_predictions=False)
+    rows = [line.split(",")[0] for line in (tmp_path / "squares.predict.csv").read_text().splitlines()[1:]]
+    assert rows == [str(i) for i in range(SIZE)] and len([*tmp_path.iterdir()]) == 1
 
 
 def test_batches_without_an_index_are_taken_as_they_come(tmp_path: Path) -> None:

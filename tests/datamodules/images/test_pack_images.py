@@ -120,6 +120,9 @@ def test_a_second_run_does_nothing_and_other_files_are_refused(
     assert main(words) == 0
     assert first == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     assert "14 images in " in capsys.readouterr().out
+    whole = content(tmp_path / "out")
+    (tmp_path / "out" / "shard-000001.tar").write_bytes(b"cut")  # is made again, as the error says
+    assert main(words) == 0 and content(tmp_path / "out") == whole
     for wrong in ([*words[:3], "0.05"], [*words, "--shuffle", "1"]):
         assert main(wrong) == 2
         assert "was packed from other files or with other settings" in capsys.readouterr().err

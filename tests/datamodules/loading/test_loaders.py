@@ -146,6 +146,16 @@ def test_the_order_is_that_of_torchs_sampler(size: int, world_size: int) -> None
         assert [index for _, index in mine] == list(theirs) and len(mine) == len(theirs)
 
 
+def test_draws_that_are_left_stay_in_their_epoch() -> None:
+    sampler = EpochSampler(crops(6, 1), seed=1)
+    sampler.set_epoch(2)
+    whole = list(sampler)
+    draws = iter(sampler)
+    first = next(draws)
+    sampler.set_epoch(3)
+    assert [first, *draws] == whole and whole[0][0] == 2
+
+
 def torchs_sampler(dataset: Dataset, world_size: int, rank: int) -> EpochSampler:
     return EpochSampler(dataset, rank=rank, world_size=world_size)
 

@@ -4,7 +4,7 @@
 
 The challenge's records, of 300 Hz, become files of another rate: resampled and rounded to whole 1/1000 mV, as a device
 of that rate would store them. They are read back through what ``python -m modules.ecg.predict`` reads files with. Other
-than there, the network sees many records at once, each in one window (none is longer than 61 s), in bf16 as in its test.
+than there, the network sees many records at once, each in one window (none lasts more than 61 s), in bf16 as in a test.
 ``--quick`` takes 100 records of the first fold.
 """
 

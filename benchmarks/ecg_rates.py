@@ -4,8 +4,8 @@
 
 The challenge's records, of 300 Hz, become files of another rate: resampled and rounded to whole 1/1000 mV, as a device
 of that rate would store them. They are read back through what ``python -m modules.ecg.predict`` reads files with. Other
-than there, many records go through the network at once, and the windows of a record are one: none is longer than 61 s.
-``--quick`` takes 100 records a fold.
+than there, the network sees many records at once, each in one window (none lasts more than 61 s), in bf16 as in a test.
+``--quick`` takes 100 records of the first fold.
 """
 
 import argparse
@@ -67,7 +67,8 @@ def confusion(classifier: Classifier, records: Records, rate: int, count: int) -
     counts = torch.zeros(4, 4, dtype=torch.int64)
     with tempfile.TemporaryDirectory() as folder:
         for signal, length, label in batches(records, rate, count, Path(folder)):
-            outputs = outputs_of_views(classifier, signal, length, classifier.views)
+            with torch.autocast("cpu", torch.bfloat16):
+                outputs = outputs_of_views(classifier, signal, length, classifier.views)
             predicted = log_mean_probabilities(outputs).argmax(1)
             counts.view(-1).add_(torch.bincount(4 * label + predicted, minlength=16))
     return counts

@@ -172,9 +172,10 @@ def test_the_low_pass_is_the_filter_of_scipys_resampling(cutoff: float) -> None:
 
 @pytest.mark.parametrize("kernel", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_low_passed_records(kernel: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against numpy's convolution of each record alone; the kernel in three threads."""
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+@pytest.mark.parametrize("threads", [1, 3])
+def test_low_passed_records(kernel: bool, dtype: torch.dtype, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against numpy's convolution of each record alone; short records come after long ones."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     if not kernel:
         monkeypatch.setattr(cpu_kernels, "can_take", lambda signal: False)
     length = torch.tensor([900, 899, 3, 500])
@@ -193,6 +194,25 @@ def test_low_passed_records(kernel: bool, dtype: torch.dtype, monkeypatch: pytes
         assert np.abs(row[:size].double().numpy() - expected).max() < (1e-4 if dtype == torch.float32 else 1e-11)
         assert not row[size:].any()
     assert filtered[3].equal(signal[3])
+
+
+def test_the_kernel_takes_any_symmetric_filter() -> None:
+    taps, signal = torch.rand(1, 31, generator=generator(), dtype=torch.float64), torch.randn(1, 200).double()
+    whole = np.concatenate([taps[0].numpy()[:0:-1], taps[0].numpy()])
+    expected = np.convolve(signal[0].numpy(), whole)[30:230]
+    assert np.abs(cpu_kernels.low_pass(signal, torch.tensor([200]), taps)[0].numpy() - expected).max() < 1e-11
+
+
+@pytest.mark.parametrize("kernel", [True, False])
+def test_bursts_come_before_the_stretching(kernel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not kernel:
+        monkeypatch.setattr(cpu_kernels, "can_take", lambda signal: False)
+    signal, length = torch.ones(20, 9000), torch.full((20,), 9000)
+    stretched, lengths = Augmentation("code", "length", limit=None)(signal, length, generator(1))
+    is_inside = torch.arange(stretched.shape[1]) < lengths.unsqueeze(1)
+    assert float((stretched[is_inside] == 0).float().mean()) == pytest.approx(0.205, abs=0.025)
+    whole, lengths = Augmentation("none", "length", limit=None)(signal, length, generator(1))
+    assert whole.equal((torch.arange(whole.shape[1]) < lengths.unsqueeze(1)).float())
 
 
 def test_a_low_pass_leaves_what_a_recording_of_lower_rate_leaves() -> None:

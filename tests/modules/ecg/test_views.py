@@ -14,7 +14,7 @@ from modules.ecg.views import check_views
 from tests.modules.ecg.wfdb_files import beats
 
 NETWORK = {"num_blocks": 3, "layers_per_block": 1, "width": 4}
-VIEWS = [0.8, 1.0, 1.25]
+VIEWS = [0.8, 1.0, 1.2]
 
 
 def module_with(views: list[float], **options: object) -> ECG:

@@ -111,7 +111,7 @@ class Points(LightningDataModule):
         if self.root and not os.path.isdir(self.root):
             raise FileNotFoundError(f"no points in {self.root}: make the folder first")
         x = torch.randn(self.num_points + 32, 4, generator=torch.Generator().manual_seed(1))
-        rows = [{"points": row, "label": row.sum(), "index": i} for i, row in enumerate(x)]
+        rows = [{"points": row, "label": row.sum()} for row in x]
         self.train, self.val = rows[: self.num_points], rows[self.num_points :]
 
     def train_dataloader(self) -> ResumableLoader:

@@ -50,6 +50,10 @@ class OurWandbLogger(WandbLogger):
             raise AttributeError("the wandb run opens with the first batch")
         return super().experiment
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a copy, such as averages of weights make of the module and all that it knows. Lightning's opens the run."""
+        return super().__getstate__() if claim.has_begun() else self.__dict__ | {"waiting": []}
+
     def log_hyperparams(self, params: Any) -> None:
         self._log(super().log_hyperparams, params)
 

@@ -1,5 +1,6 @@
 """wandb never asks and never sees the agent's own parameter."""
 
+import copy
 import json
 import os
 import signal
@@ -72,7 +73,8 @@ def test_nothing_is_opened_before_the_first_batch(monkeypatch: pytest.MonkeyPatc
         assert not hasattr(logger, "experiment")  # as Lightning asks
         logger.log_hyperparams({"lr": 3})
         logger.log_metrics({"lr-Adam": 0.1}, 0)
-        assert not opened
+        copied = copy.deepcopy(logger)  # as averages of weights do, with all that the module knows
+        assert not opened and not copied.waiting and len(logger.waiting) == 2
         claim.begin()
         logger.log_metrics({"loss": 2.0}, 9)
         logger.log_hyperparams({"seed": 4})

@@ -51,7 +51,7 @@ class OurWandbLogger(WandbLogger):
         return super().experiment
 
     def __getstate__(self) -> dict[str, Any]:
-        """Of a copy, such as averages of weights make of the module and all that it knows. Lightning's opens the run."""
+        """Of a copy, such as averages of weights make with the module of all it knows. Lightning's opens the run."""
         return super().__getstate__() if claim.has_begun() else self.__dict__ | {"waiting": []}
 
     def log_hyperparams(self, params: Any) -> None:

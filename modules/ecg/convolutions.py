@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from modules.ecg.spectrogram import BINS
 
@@ -46,7 +47,7 @@ class ConvLayer(nn.Module):
 
     def forward(self, x: Tensor, steps: Tensor, mask_padding: bool) -> tuple[Tensor, Tensor]:
         """[N, C, T, F] -> [N, C', T or (T + 1) // 2, ...] and its valid steps."""
-        x = torch.relu(self.norm(self.conv(x)))
+        x = torch.relu(self.norm(self.convolved(x)))
         if mask_padding and self.pool is not None:
             x = x * time_mask(steps, x.shape[2])[:, None, :, None]
         if self.pool is not None:
@@ -56,6 +57,20 @@ class ConvLayer(nn.Module):
         if mask_padding:
             x = x * time_mask(steps, x.shape[2])[:, None, :, None]
         return self.dropout(x), steps
+
+    def convolved(self, x: Tensor) -> Tensor:
+        """The convolution, with time and frequency exchanged where a CPU would get it wrong.
+
+        In bfloat16 with AMX, the convolutions of PyTorch 2.15's oneDNN take in memory behind their input where a stride
+        of 2 leaves one column of several rows: random numbers, or NaN. One row of several columns is right.
+        """
+        is_low = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
+        if not (x.is_cpu and is_low and self.conv.stride[1] == 2 and x.shape[3] <= 2):
+            return self.conv(x)
+        turned = functional.conv2d(
+            x.transpose(2, 3), self.conv.weight.transpose(2, 3), self.conv.bias, 2, self.conv.padding
+        )
+        return turned.transpose(2, 3)
 
 
 class ConvStack(nn.Module):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from modules.ecg.convolutions import ConvStack
+from modules.ecg.convolutions import ConvLayer, ConvStack
 from modules.ecg.nets import CNN, CRNN, DirectedLSTM, last_outputs, masked_mean, reverse_by_length
 
 
@@ -229,3 +229,20 @@ def test_the_head_in_use_survives_copies_and_states() -> None:
     assert other.head == "mean" and not other.uses_lstm
     other.head = "lstm"
     assert bool(other.state_dict()["uses_lstm"]) and network.head == "mean"
+
+
+@pytest.mark.parametrize("bins", [1, 2, 3])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_low_precision_convolves_narrow_spectrograms(kernel: int, bins: int) -> None:
+    """Without other memory, which some CPUs take in: NaN lies about, and every run is as float32 would have it."""
+    torch.manual_seed(0)
+    layer = ConvLayer(96, 112, kernel, "stride", dropout=0.0, norm_momentum=0.1)
+    x = torch.randn(20, 96, 7, bins).contiguous(memory_format=torch.channels_last).bfloat16()
+    exact = layer.conv(x.float())
+    for _ in range(5):
+        trash = [torch.full((size,), torch.nan, dtype=torch.bfloat16) for size in (10**4, 10**5, 10**6)]
+        del trash
+        with torch.autocast("cpu", torch.bfloat16):
+            found = layer.convolved(x)
+        assert found.shape == exact.shape and found.dtype == torch.bfloat16
+        torch.testing.assert_close(found.float(), exact, atol=0.05, rtol=0.02)

@@ -74,7 +74,9 @@ Shape = tuple[int, int, int]
 STRIP_PIXELS = 1 << 17
 """Pixels whose mixtures are computed together while encoding: about half a gigabyte."""
 BATCH_PIXELS = 1 << 24
-"""Pixels that are decoded together, each tile counted as the largest: about a hundred bytes a pixel, 60 kB a tile."""
+"""Pixels that are decoded together, each tile counted as the largest: about a hundred bytes a pixel."""
+HISTOGRAM_PIXELS = 512
+"""Pixels that take as much memory as the histograms of a tile: a smaller tile counts as so many."""
 
 
 def usable_device(name: str) -> torch.device:
@@ -355,7 +357,8 @@ def batches(shapes: Sequence[Shape]) -> Iterator[range]:
     start, height, width = 0, 0, 0
     for i, shape in enumerate(shapes):
         height, width = max(height, shape[0]), max(width, shape[1])
-        if i > start and (shape[2] != shapes[start][2] or (i + 1 - start) * height * width > BATCH_PIXELS):
+        pixels = (i + 1 - start) * max(height * width, HISTOGRAM_PIXELS)
+        if i > start and (shape[2] != shapes[start][2] or pixels > BATCH_PIXELS):
             yield range(start, i)
             start, (height, width) = i, shape[:2]
     if len(shapes) > start:

@@ -277,17 +277,8 @@ def encode_tile(pixels: np.ndarray, predictor_of: tuple[Predictor, Predictor, Pr
     planes[REACH:, REACH + width :] = inside[:, -1:]
     planes[REACH + 1 :, :REACH] = inside[:-1, :1]
     starts, frequencies = np.empty(pixels.size, np.uint16), np.empty(pixels.size, np.uint16)
-    _code(
-        planes,
-        predictor_of,
-        channels,
-        False,
-        new_histograms(1, height, width),
-        starts,
-        frequencies,
-        np.uint64(0),
-        np.empty(0, np.uint32),
-    )
+    nothing, histograms = np.empty(0, np.uint32), new_histograms(1, height, width)
+    _code(planes, predictor_of, channels, False, histograms, starts, frequencies, np.uint64(0), nothing)
     return encode_intervals(starts, frequencies)
 
 

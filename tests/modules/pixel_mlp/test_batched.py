@@ -68,7 +68,10 @@ def test_bytes_do_not_depend_on_autocast():
 
 
 def test_batches_hold_tiles_of_one_kind_and_not_too_many_pixels(monkeypatch):
+    tiny = [(1, 1, 3)] * 70_000
+    assert [len(run) for run in batches(tiny)] == [32768, 32768, 4464]  # their histograms have 57 kB each
     monkeypatch.setattr(batched, "BATCH_PIXELS", 100)
+    monkeypatch.setattr(batched, "HISTOGRAM_PIXELS", 1)
     shapes = [(5, 5, 3)] * 5 + [(5, 5, 1), (1, 30, 1), (1, 20, 1), (50, 50, 1), (2, 50, 1)]
     found = [(run.start, run.stop) for run in batches(shapes)]
     assert found == [(0, 4), (4, 5), (5, 6), (6, 8), (8, 9), (9, 10)]

@@ -1,10 +1,10 @@
 """Many tiles at once on any device that torch knows: the files are those of wavefront.py, byte for byte.
 
 The network and its mixtures are tensors of whole numbers on the device: float32 below 2^24 up to the last layer's sums,
-int64 behind them. Only the entropy coder, a chain of divisions through all symbols of a tile, runs on the CPU.
+int64 behind them. Only histograms and entropy coder, chains through all symbols of a tile, run on the CPU.
 
-    encode  all pixels are known: contexts, matrix products and the edges of all symbols' intervals, strip by strip;
-            start and frequency of each symbol go to the CPU in the order of the waves
+    encode  all pixels are known: contexts, matrix products and the mixture's mass below and above every symbol, strip
+            by strip; they go to the CPU in the order of the waves, where histograms make intervals of them
     decode  wave by wave through all tiles together, tiles of other sizes too, and in each wave green, red, blue:
             the mixtures of its pixels go to the CPU, the symbols that it finds come back
 
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from modules.components.coding import logistic_mixture
-from modules.components.coding.logistic_mixture import find
 from modules.components.coding.rans import (
+    PRECISION,
     TOTAL,
     CorruptStreamError,
     check_exhausted,
@@ -46,6 +46,17 @@ from modules.pixel_mlp.context import (
     tables_on,
     tensor_contexts,
 )
+from modules.pixel_mlp.histogram import (
+    FIRST_STEP_END,
+    NUM_SYMBOLS,
+    SCALE_STEP,
+    SCALES,
+    context_at,
+    corrected,
+    find_corrected,
+    learn,
+    new_histograms,
+)
 from modules.pixel_mlp.nets import MEAN_STEPS, SKIP_BITS, ChannelPredictor, PixelMLP, whole_sums
 from modules.pixel_mlp.wavefront import (
     FIRST_SCALE,
@@ -53,7 +64,6 @@ from modules.pixel_mlp.wavefront import (
     LAST_BITS,
     LAST_SCALE,
     MEAN_LIMIT,
-    NUM_SYMBOLS,
     pixels_of,
     rows_of,
 )
@@ -65,6 +75,8 @@ STRIP_PIXELS = 1 << 17
 """Pixels whose mixtures are computed together while encoding: about half a gigabyte."""
 BATCH_PIXELS = 1 << 24
 """Pixels that are decoded together, each tile counted as the largest: about a hundred bytes a pixel."""
+HISTOGRAM_PIXELS = 512
+"""Pixels that take as much memory as the histograms of a tile: a smaller tile counts as so many."""
 
 
 def usable_device(name: str) -> torch.device:
@@ -139,18 +151,46 @@ def waves_of(shapes: Sequence[Shape], rows: int, columns: int, device: torch.dev
 
 
 @kernel()
-def _pop_wave(wave, shapes, mixtures, words, ends, states, positions, symbols):
-    """Symbols [P] of one wave and channel of all tiles, their mixtures [P, 3 K]; states and positions go on."""
+def _intervals(below, above, steps, symbols, height, width, histograms, starts, frequencies):
+    """Intervals of a tile's symbols, which come with masses and scale steps, all [n], in the order of coding."""
+    num_channels, n = len(symbols) // (height * width), 0
+    for wave in range(width + LAG * (height - 1)):
+        top, count = rows_of(wave, height, width)
+        for channel in range(num_channels):
+            for y in range(top, top + count):
+                x = wave - LAG * y
+                context = context_at(histograms, 0, channel, y, x, steps[n])
+                curve = histograms.curves[0, channel, context]
+                start = corrected(below[n], symbols[n], curve)
+                starts[n] = start
+                frequencies[n] = corrected(above[n], symbols[n] + 1, curve) - start
+                learn(histograms, 0, channel, y, x, context, below[n], above[n])
+                n += 1
+
+
+def stream_of(parts: np.ndarray, height: int, width: int) -> bytes:
+    """The stream of one tile, from mass below, mass above, scale step and value [4, n] in the order of coding."""
+    starts, frequencies = np.empty(parts.shape[1], np.uint16), np.empty(parts.shape[1], np.uint16)
+    _intervals(*parts.astype(np.int64), height, width, new_histograms(1, height, width), starts, frequencies)
+    return encode_intervals(starts, frequencies)
+
+
+@kernel()
+def _pop_wave(wave, channel, shapes, mixtures, histograms, words, ends, states, positions, symbols):
+    """Symbols [P] of one wave and channel of all tiles, their mixtures [P, 3 K + 1]; states and positions go on."""
     num, n = mixtures.shape[1] // 3, 0
     for tile in range(len(shapes)):
         own = words[ends[tile - 1] if tile > 0 else 0 : ends[tile]]
-        _, count = rows_of(wave, shapes[tile, 0], shapes[tile, 1])
-        for _ in range(count):
-            weights, means, inverses = mixtures[n, :num], mixtures[n, num : 2 * num], mixtures[n, 2 * num :]
-            total = weights.sum()
-            slot = slot_of(states[tile])
-            symbols[n], start, stop = find(slot, NUM_SYMBOLS, num, weights, total, means, inverses)
+        top, count = rows_of(wave, shapes[tile, 0], shapes[tile, 1])
+        for y in range(top, top + count):
+            weights, means, inverses = mixtures[n, :num], mixtures[n, num : 2 * num], mixtures[n, 2 * num : 3 * num]
+            x, total, slot = wave - LAG * y, weights.sum(), slot_of(states[tile])
+            context = context_at(histograms, tile, channel, y, x, mixtures[n, 3 * num])
+            symbols[n], start, stop, below, above = find_corrected(
+                slot, num, weights, total, means, inverses, histograms.curves[tile, channel, context]
+            )
             states[tile], positions[tile] = pop(states[tile], positions[tile], own, start, stop - start)
+            learn(histograms, tile, channel, y, x, context, below, above)
             n += 1
 
 
@@ -165,12 +205,14 @@ class Streams:
         states, words = zip(*map(open_stream, streams), strict=True)
         self.shapes = np.array(shapes)
         self.states, self.positions = np.array(states), np.zeros(len(states), np.int64)
+        self.histograms = new_histograms(len(states), *self.shapes[:, :2].max(0))
         self.words, self.ends = np.concatenate(words), np.cumsum([len(own) for own in words])
 
-    def pop(self, wave: int, mixtures: np.ndarray) -> np.ndarray:
+    def pop(self, wave: int, channel: int, mixtures: np.ndarray) -> np.ndarray:
         """Symbols int16 [P] of one wave and channel. Raises CorruptStreamError if a stream ends before they do."""
         symbols = np.empty(len(mixtures), np.int16)
-        _pop_wave(wave, self.shapes, mixtures, self.words, self.ends, self.states, self.positions, symbols)
+        coder = self.words, self.ends, self.states, self.positions
+        _pop_wave(wave, channel, self.shapes, mixtures, self.histograms, *coder, symbols)
         if (self.positions > np.diff(self.ends, prepend=0)).any():
             raise CorruptStreamError("an entropy-coded stream ends before its symbols do")
         return symbols
@@ -210,7 +252,7 @@ class BatchCoder:
         self.channels = [WholeNumbers.of(channel, device) for channel in network.channels]  # type: ignore[arg-type]
 
     def mixtures(self, context: Context, channel: int) -> Tensor:
-        """int64 [M, 3 K]: weights, means in 1/256 grey level, inverse scales, as ``wavefront`` has them."""
+        """int64 [M, 3 K + 1]: weights, means in 1/256 grey level, inverse scales, scale step, as in ``wavefront``."""
         with torch.autocast(self.device.type, enabled=False):
             raw, linear = whole_sums(*self.channels[channel], context.inputs, context.differences)
         logits, offsets, log_scales = raw.chunk(3, dim=1)
@@ -221,19 +263,22 @@ class BatchCoder:
         centre = context.base.long() * MEAN_STEPS + _shifted(linear, SKIP_BITS - 8)
         means = centre[:, None] + (((activity + 4) * _shifted(offsets, LAST_BITS - 6)) >> 1)
         scale = looked_up(self.lookups.log_activity, activity) + _shifted(log_scales, LAST_BITS - 5)
-        inverses = looked_up(self.lookups.inverse_scale, scale.clamp(FIRST_SCALE, LAST_SCALE) + 7 * SCALE_STEPS)
-        return torch.cat((weights, means.clamp(-MEAN_LIMIT, MEAN_LIMIT), inverses), dim=1)
+        scale = scale.clamp(FIRST_SCALE, LAST_SCALE)
+        inverses = looked_up(self.lookups.inverse_scale, scale + 7 * SCALE_STEPS)
+        average = (weights * scale).sum(1, keepdim=True) // weights.sum(1, keepdim=True)
+        step = ((average - FIRST_STEP_END) // SCALE_STEP + 1).clamp(0, SCALES - 1)
+        return torch.cat((weights, means.clamp(-MEAN_LIMIT, MEAN_LIMIT), inverses, step), dim=1)
 
-    def cdf_at(self, edge: Tensor, mixtures: Tensor) -> Tensor:
-        """Integer CDF [M] at the lower edges of symbols int64 [M]: ``logistic_mixture.cdf_at`` by tensor operations."""
-        weights, means, inverses = mixtures.chunk(3, dim=1)
+    def mass_at(self, edge: Tensor, mixtures: Tensor) -> Tensor:
+        """Mass 0..65536 [M] below symbols int64 [M]: ``histogram.mass_at`` by tensor operations."""
+        weights, means, inverses = mixtures[:, :-1].chunk(3, dim=1)
         limit = logistic_mixture.LOGISTIC_LIMIT
         t = ((edge[:, None] * MEAN_STEPS - MEAN_STEPS // 2 - means) * inverses) >> 16
         t = t.clamp(-limit, limit) + limit
         index = t >> 10
         below, above = looked_up(self.lookups.logistic, index), looked_up(self.lookups.logistic, index + 1)
         mass = (weights * (below + (((above - below) * (t & 1023)) >> 10))).sum(1)
-        inside = mass * (TOTAL - NUM_SYMBOLS) // (weights.sum(1) << 28) + edge
+        inside = mass // (weights.sum(1) << (28 - PRECISION))
         return torch.where(edge <= 0, 0, torch.where(edge >= NUM_SYMBOLS, TOTAL, inside))
 
     @torch.inference_mode()
@@ -248,12 +293,12 @@ class BatchCoder:
             order = _order(height, width, channels, self.device)
             while together := list(itertools.islice(group, max(1, STRIP_PIXELS // (height * width)))):
                 image = torch.from_numpy(np.stack(together)).to(self.device).permute(0, 3, 1, 2).expand(-1, 3, -1, -1)
-                edges = self._edges(image, channels).flatten(2).index_select(2, order).cpu().numpy()
-                for starts, stops in edges.swapaxes(0, 1):
-                    yield encode_intervals(starts, stops - starts)
+                parts = self._parts(image, channels).flatten(2).index_select(2, order).cpu().numpy()
+                for own in parts.swapaxes(0, 1):
+                    yield stream_of(own, height, width)
 
-    def _edges(self, image: Tensor, channels: int) -> Tensor:
-        """CDF at both edges of every symbol of images uint8 [B, 3, H, W]: int32 [2, B, channels, H, W]."""
+    def _parts(self, image: Tensor, channels: int) -> Tensor:
+        """What ``stream_of`` takes, for images uint8 [B, 3, H, W]: int32 [4, B, channels, H, W]."""
         padded = pad(image)
         number, _, height, width = image.shape
         rows = max(1, STRIP_PIXELS // (number * width))
@@ -263,8 +308,9 @@ class BatchCoder:
             known = tensor_contexts(padded[:, :, top : top + rows + REACH], self.tables)
             for channel, context in enumerate(known[:channels]):
                 mixtures, symbol = self.mixtures(context, channel), context.target.long()
-                edges = torch.stack((self.cdf_at(symbol, mixtures), self.cdf_at(symbol + 1, mixtures))).int()
-                parts.append(edges.view(2, number, -1, width))
+                below, above = self.mass_at(symbol, mixtures), self.mass_at(symbol + 1, mixtures)
+                own = torch.stack((below, above, mixtures[:, -1], symbol)).int()
+                parts.append(own.view(4, number, -1, width))
             strips.append(torch.stack(parts, dim=2))
         return torch.cat(strips, dim=3)
 
@@ -287,7 +333,7 @@ class BatchCoder:
             mean = nearest_mean(around)
             for channel in range(channels):
                 context = described(around, planes[:, wave.pixels].float(), mean, channel, self.tables)
-                symbols = known.pop(number, self.mixtures(context, channel).cpu().numpy())
+                symbols = known.pop(number, channel, self.mixtures(context, channel).cpu().numpy())
                 values = torch.from_numpy(symbols).to(self.device)
                 planes[channel, wave.pixels] = values if channel == GREEN else values - planes[GREEN, wave.pixels]
             planes[:, wave.targets] = planes[:, wave.sources]
@@ -311,7 +357,8 @@ def batches(shapes: Sequence[Shape]) -> Iterator[range]:
     start, height, width = 0, 0, 0
     for i, shape in enumerate(shapes):
         height, width = max(height, shape[0]), max(width, shape[1])
-        if i > start and (shape[2] != shapes[start][2] or (i + 1 - start) * height * width > BATCH_PIXELS):
+        pixels = (i + 1 - start) * max(height * width, HISTOGRAM_PIXELS)
+        if i > start and (shape[2] != shapes[start][2] or pixels > BATCH_PIXELS):
             yield range(start, i)
             start, (height, width) = i, shape[:2]
     if len(shapes) > start:

@@ -32,8 +32,9 @@ MAX_TILE = 1024
 STRIP = 64
 """Rows that an estimate looks at together."""
 
-NETWORK, STORED = 0, 1
-"""First byte of a tile's payload: what follows is a stream of the entropy coder, or a WebP file without loss."""
+NETWORK, STORED, WITHOUT_HISTOGRAMS = 2, 1, 0
+"""First byte of a tile's payload: what follows is a stream of the entropy coder, or a WebP file without loss; the last
+is a stream as it was before histograms corrected the mixtures, which is not read any more."""
 
 WORTH_TRYING = 1.12
 """A thorough WebP is tried where the quick one takes at most so many times the network's bytes."""
@@ -231,4 +232,6 @@ class Codec:
             return decode_tile(payload[1:], shape, self.predictors)
         if payload[:1] == bytes([STORED]):
             return restore(payload[1:], shape)
+        if payload[:1] == bytes([WITHOUT_HISTOGRAMS]):
+            raise CorruptStreamError("a tile was written by an earlier version of this codec, which alone can read it")
         raise CorruptStreamError("a tile is coded in an unknown way")

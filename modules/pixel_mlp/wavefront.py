@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from modules.components.coding.logistic_mixture import INVERSE_SCALE, WEIGHT, cdf_at, find
+from modules.components.coding.logistic_mixture import INVERSE_SCALE, WEIGHT
 from modules.components.coding.rans import check_exhausted, encode_intervals, open_stream, pop, slot_of
 from modules.components.kernels import kernel
 from modules.pixel_mlp.context import (
@@ -31,6 +31,15 @@ from modules.pixel_mlp.context import (
     SCALE_STEPS,
     describe,
     surroundings,
+)
+from modules.pixel_mlp.histogram import (
+    context_at,
+    corrected,
+    find_corrected,
+    learn,
+    mass_at,
+    new_histograms,
+    scale_step,
 )
 from modules.pixel_mlp.nets import (
     ACTIVATION_BITS,
@@ -47,7 +56,6 @@ from modules.pixel_mlp.nets import (
 )
 
 LAG = REACH + 1
-NUM_SYMBOLS = 256
 MEAN_LIMIT = 4096 * MEAN_STEPS
 _LOG_ACTIVITY = LOG_ACTIVITY.astype(np.int64)
 FIRST_SCALE, LAST_SCALE = int(MIN_LOG_SCALE * SCALE_STEPS), int(MAX_LOG_SCALE * SCALE_STEPS)
@@ -120,13 +128,13 @@ def _shifted(total, bits):
 
 @njit(nogil=True)
 def _mixture(raw, bias, base, activity, linear, weights, means, inverses):
-    """Integer mixture of one pixel from the last layer's sums [3 K]; number of mixtures in use, sum of weights."""
+    """Integer mixture of one pixel from the last layer's sums [3 K]; mixtures in use, sum of weights, scale step."""
     num = len(raw) // 3
     largest = np.int64(-(1 << 40))
     for k in range(num):
         weights[k] = _shifted(raw[k] + bias[k], LAST_BITS - 5)
         largest = max(largest, weights[k])
-    active, total = 0, np.int64(0)
+    active, total, weighted = 0, np.int64(0), np.int64(0)
     log_activity = _LOG_ACTIVITY[activity]
     centre = base * MEAN_STEPS + _shifted(np.float64(linear), SKIP_BITS - 8)
     for k in range(num):
@@ -138,10 +146,12 @@ def _mixture(raw, bias, base, activity, linear, weights, means, inverses):
         scale = log_activity + _shifted(raw[2 * num + k] + bias[2 * num + k], LAST_BITS - 5)
         weights[active] = weight
         means[active] = min(max(mean, -MEAN_LIMIT), MEAN_LIMIT)
-        inverses[active] = INVERSE_SCALE[min(max(scale, FIRST_SCALE), LAST_SCALE) + 7 * SCALE_STEPS]
+        scale = min(max(scale, FIRST_SCALE), LAST_SCALE)
+        inverses[active] = INVERSE_SCALE[scale + 7 * SCALE_STEPS]
         total += weight
+        weighted += weight * scale
         active += 1
-    return active, total
+    return active, total, scale_step(weighted, total)
 
 
 @njit(nogil=True)
@@ -176,7 +186,7 @@ def rows_of(wave, height, width):
 
 
 @kernel()
-def _code(planes, predictor_of, num_channels, decoding, starts, frequencies, state, words):
+def _code(planes, predictor_of, num_channels, decoding, histograms, starts, frequencies, state, words):
     """Go through all waves: intervals of known pixels out, or pixels in. Returns the coder's state and position."""
     height, width = planes.shape[0] - REACH, planes.shape[1] - 2 * REACH
     longest = min(height, (width - 1) // LAG + 1)
@@ -207,23 +217,29 @@ def _code(planes, predictor_of, num_channels, decoding, starts, frequencies, sta
             for p in range(count):
                 y = top + p
                 row, column = y + REACH, wave - LAG * y + REACH
-                active, total = _mixture(
+                active, total, step = _mixture(
                     raw[p], predictor.last_bias, facts[p, 0], facts[p, 1], facts[p, 2], weights, means, inverses
                 )
                 green = np.int64(planes[row, column, 0]) if channel > 0 else np.int64(0)
+                context = context_at(histograms, 0, channel, y, wave - LAG * y, step)
+                curve = histograms.curves[0, channel, context]
                 if decoding:
-                    symbol, start, stop = find(slot_of(state), NUM_SYMBOLS, active, weights, total, means, inverses)
+                    symbol, start, stop, below, above = find_corrected(
+                        slot_of(state), active, weights, total, means, inverses, curve
+                    )
                     planes[row, column, channel] = symbol - green
                     state, position = pop(state, position, words, start, stop - start)
                     if position > len(words):
                         return state, position
                 else:
                     symbol = np.int64(planes[row, column, channel]) + green
-                    start = cdf_at(symbol, NUM_SYMBOLS, active, weights, total, means, inverses)
-                    stop = cdf_at(symbol + 1, NUM_SYMBOLS, active, weights, total, means, inverses)
+                    below = mass_at(symbol, active, weights, total, means, inverses)
+                    above = mass_at(symbol + 1, active, weights, total, means, inverses)
+                    start = corrected(below, symbol, curve)
                     starts[n] = start
-                    frequencies[n] = stop - start
+                    frequencies[n] = corrected(above, symbol + 1, curve) - start
                     n += 1
+                learn(histograms, 0, channel, y, wave - LAG * y, context, below, above)
         if decoding:
             for p in range(count):
                 y = top + p
@@ -261,7 +277,8 @@ def encode_tile(pixels: np.ndarray, predictor_of: tuple[Predictor, Predictor, Pr
     planes[REACH:, REACH + width :] = inside[:, -1:]
     planes[REACH + 1 :, :REACH] = inside[:-1, :1]
     starts, frequencies = np.empty(pixels.size, np.uint16), np.empty(pixels.size, np.uint16)
-    _code(planes, predictor_of, channels, False, starts, frequencies, np.uint64(0), np.empty(0, np.uint32))
+    nothing, histograms = np.empty(0, np.uint32), new_histograms(1, height, width)
+    _code(planes, predictor_of, channels, False, histograms, starts, frequencies, np.uint64(0), nothing)
     return encode_intervals(starts, frequencies)
 
 
@@ -276,8 +293,8 @@ def decode_tile(
     height, width, channels = shape
     planes = _padded_planes(height, width)
     state, words = open_stream(stream)
-    nothing = np.empty(0, np.uint16)
-    state, position = _code(planes, predictor_of, channels, True, nothing, nothing, state, words)
+    nothing, histograms = np.empty(0, np.uint16), new_histograms(1, height, width)
+    state, position = _code(planes, predictor_of, channels, True, histograms, nothing, nothing, state, words)
     check_exhausted(state, position, words)
     return pixels_of(planes, channels)
 
@@ -289,6 +306,6 @@ def draw_tile(
     height, width, channels = shape
     planes = _padded_planes(height, width)
     words = random.integers(0, 1 << 32, height * width * channels // 2 + 2, dtype=np.uint32)
-    nothing = np.empty(0, np.uint16)
-    _code(planes, predictor_of, channels, True, nothing, nothing, np.uint64(1 << 40), words)
+    nothing, histograms = np.empty(0, np.uint16), new_histograms(1, height, width)
+    _code(planes, predictor_of, channels, True, histograms, nothing, nothing, np.uint64(1 << 40), words)
     return pixels_of(planes, channels)

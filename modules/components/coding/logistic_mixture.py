@@ -41,12 +41,8 @@ LOGISTIC_LIMIT = np.int64(_LOGISTIC_RANGE << 16)
 
 
 @njit(nogil=True, inline="always")
-def cdf_at(edge, num_symbols, active, weights, total, means, inverses):
-    """Integer CDF 0..65536 at the lower edge of symbol ``edge``: 0 at 0, 65536 at L, strictly increasing."""
-    if edge <= 0:
-        return np.int64(0)
-    if edge >= num_symbols:
-        return np.int64(TOTAL)
+def mass_below(edge, active, weights, means, inverses):
+    """The mixture's mass, in 1 / 2^28 of the sum of weights, below symbol ``edge``; less than the whole."""
     position = np.int64(edge * 256 - 128)
     mass = np.int64(0)
     for k in range(active):
@@ -55,23 +51,38 @@ def cdf_at(edge, num_symbols, active, weights, total, means, inverses):
         index = t >> 10
         below = LOGISTIC[index]
         mass += weights[k] * (below + (((LOGISTIC[index + 1] - below) * (t & 1023)) >> 10))
-    return (mass * (TOTAL - num_symbols)) // (total << 28) + edge
+    return mass
+
+
+@njit(nogil=True, inline="always")
+def cdf_at(edge, num_symbols, active, weights, total, means, inverses):
+    """Integer CDF 0..65536 at the lower edge of symbol ``edge``: 0 at 0, 65536 at L, strictly increasing."""
+    if edge <= 0:
+        return np.int64(0)
+    if edge >= num_symbols:
+        return np.int64(TOTAL)
+    return (mass_below(edge, active, weights, means, inverses) * (TOTAL - num_symbols)) // (total << 28) + edge
+
+
+@njit(nogil=True, inline="always")
+def likely_symbol(quantile, num_symbols, active, weights, total, means, inverses):
+    """Symbol near a quantile 0..65535, that of one logistic with the mixture's mean and mean inverse scale."""
+    centre, inverse = np.int64(0), np.int64(0)
+    for k in range(active):
+        centre += weights[k] * means[k]
+        inverse += (weights[k] * inverses[k]) >> 14
+    inverse = max((inverse << 14) // total, 1)
+    guess = (centre // total + (_LOGIT[quantile >> 6] << 24) // inverse + 128) >> 8
+    return min(max(guess, 0), num_symbols - 1)
 
 
 @njit(nogil=True, inline="always")
 def find(slot, num_symbols, active, weights, total, means, inverses):
     """(symbol, start, stop) with start <= slot < stop: guess, widen until it is inside, bisect.
 
-    The guess is the quantile of one logistic with the mixture's mean and mean inverse scale; it saves most of the
-    eight steps that bisecting 256 symbols would take, and decides nothing.
+    The guess saves most of the eight steps that bisecting 256 symbols would take, and decides nothing.
     """
-    centre, inverse = np.int64(0), np.int64(0)
-    for k in range(active):
-        centre += weights[k] * means[k]
-        inverse += (weights[k] * inverses[k]) >> 14
-    inverse = max((inverse << 14) // total, 1)
-    guess = (centre // total + (_LOGIT[slot >> 6] << 24) // inverse + 128) >> 8
-    low = min(max(guess, 0), num_symbols - 1)
+    low = likely_symbol(slot, num_symbols, active, weights, total, means, inverses)
     start = cdf_at(low, num_symbols, active, weights, total, means, inverses)
     high, stop, step = low, start, 1
     if start <= slot:

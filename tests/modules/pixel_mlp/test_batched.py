@@ -68,7 +68,10 @@ def test_bytes_do_not_depend_on_autocast():
 
 
 def test_batches_hold_tiles_of_one_kind_and_not_too_many_pixels(monkeypatch):
+    tiny = [(1, 1, 3)] * 70_000
+    assert [len(run) for run in batches(tiny)] == [32768, 32768, 4464]  # their histograms have 57 kB each
     monkeypatch.setattr(batched, "BATCH_PIXELS", 100)
+    monkeypatch.setattr(batched, "HISTOGRAM_PIXELS", 1)
     shapes = [(5, 5, 3)] * 5 + [(5, 5, 1), (1, 30, 1), (1, 20, 1), (50, 50, 1), (2, 50, 1)]
     found = [(run.start, run.stop) for run in batches(shapes)]
     assert found == [(0, 4), (4, 5), (5, 6), (6, 8), (8, 9), (9, 10)]
@@ -107,7 +110,7 @@ def test_files_of_several_images_are_those_of_the_kernels(monkeypatch):
     files = [pack(kernels.compress(image)) for image in images]
     assert [pack(container) for container in tensors.compress_all(images)] == files
     kinds = [{tile.payload[0] for tile in unpack(file).tiles} for file in files]
-    assert kinds == [{0, 1}, {0, 1}, {codec_file.STORED}, {codec_file.NETWORK}]
+    assert kinds == [{1, 2}, {1, 2}, {codec_file.STORED}, {codec_file.NETWORK}]
     for codec in (kernels, tensors):
         decoded = codec.decompress_all([unpack(file) for file in files])
         assert all(np.array_equal(a, b) for a, b in zip(decoded, images, strict=True))
@@ -126,7 +129,7 @@ def test_damaged_files_are_refused():
     codec, image = on_tensors(network()), pixels(0, 16, 16)
     container = codec.compress(image)
     whole = bytes([codec_file.NETWORK]) + encode_tile(image, codec.predictors)
-    for payload in (whole, whole[:-4], whole + bytes(4), b"", bytes([7])):
+    for payload in (whole, whole[:-4], whole + bytes(4), b"", bytes([7]), bytes([0]) + whole[1:]):
         changed = container._replace(tiles=[container.tiles[0]._replace(payload=payload)])
         if payload == whole:
             assert np.array_equal(codec.decompress(changed), image)

@@ -163,6 +163,15 @@ def test_a_tile_of_another_size_or_kind_is_refused():
             codec.decompress(container._replace(tiles=[container.tiles[0]._replace(payload=payload)]))
 
 
+def test_a_file_from_before_the_histograms_is_refused_in_one_line():
+    codec = Codec(network())
+    container = codec.compress(pixels(0, 24, 24))
+    payload = bytes([codec_file.WITHOUT_HISTOGRAMS]) + container.tiles[0].payload[1:]
+    assert payload[0] == 0
+    with pytest.raises(CorruptFileError, match=r"^a tile was written by an earlier version of this codec[^\n]*$"):
+        codec.decompress(container._replace(tiles=[container.tiles[0]._replace(payload=payload)]))
+
+
 def test_every_weight_is_in_the_fingerprint():
     before = Codec(network()).fingerprint
     net = network()

@@ -29,19 +29,24 @@ def test_round_trip(height, width):
         assert np.array_equal(decode_tile(encode_tile(noise, own), noise.shape, own), noise)
 
 
-def test_a_stream_is_as_long_as_the_network_says():
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_drawn_stream_is_as_long_as_the_network_says(channels):
+    """On pixels drawn from the network the histograms have nothing to learn; they cost a little by chance."""
     net = network()
-    own = predictors(net)
-    image = pixels(0, 48, 64)
+    image = draw_tile((48, 64, channels), predictors(net), np.random.default_rng(0))
+    found = contexts(pad(torch.from_numpy(image).permute(2, 0, 1).expand(3, -1, -1)[None]))[:channels]
+    with torch.no_grad():
+        known = zip(net.channels, found, strict=False)
+        bits = sum(float(mixture_bits(own(context, True), context.target).sum()) for own, context in known)
+    assert 8 * len(encode_tile(image, predictors(net))) == pytest.approx(bits, rel=5e-3, abs=100)
+
+
+def test_histograms_learn_where_a_network_errs():
+    net, image = network(), pixels(0, 48, 64)
     found = contexts(pad(torch.from_numpy(image).permute(2, 0, 1)[None]))
     with torch.no_grad():
-        bits = [float(mixture_bits(m, c.target).sum()) for m, c in zip(net(found), found, strict=True)]
-    assert 8 * len(encode_tile(image, own)) == pytest.approx(sum(bits), rel=1e-3, abs=100)
-    gray = np.repeat(image[..., 1:2], 3, axis=2)
-    found = contexts(pad(torch.from_numpy(gray).permute(2, 0, 1)[None]))[:1]
-    with torch.no_grad():
-        bits = [float(mixture_bits(net.channels[0](found[0], True), found[0].target).sum())]
-    assert 8 * len(encode_tile(image[..., 1:2].copy(), own)) == pytest.approx(sum(bits), rel=1e-3, abs=100)
+        bits = sum(float(mixture_bits(m, c.target).sum()) for m, c in zip(net(found), found, strict=True))
+    assert 0.9 * bits < 8 * len(encode_tile(image, predictors(net))) < 0.95 * bits
 
 
 def test_intervals_come_wave_by_wave(monkeypatch):
@@ -75,8 +80,8 @@ def test_bytes_are_pinned():
     assert hashlib.sha256(drawn).hexdigest()[:16] == GOLDEN_SAMPLE
 
 
-GOLDEN = "8c190055c90d5581"
-GOLDEN_SAMPLE = "8754192c237474af"
+GOLDEN = "03fcb773adc3b4da"
+GOLDEN_SAMPLE = "dde48c7f99dfd556"
 
 
 def test_random_bits_decode_to_pixels_of_the_model():

@@ -19,9 +19,10 @@ from rich.table import Table
 
 from codec import DEFAULT_MODEL, load_codec, shipped_models
 from modules.components.coding.container import pack
+from modules.components.devices import usable_device
 from modules.components.files.images import SUFFIXES, read_exact
 from modules.pixel_mlp import codec as codec_file
-from modules.pixel_mlp.batched import BatchCoder, usable_device
+from modules.pixel_mlp.batched import BatchCoder
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, float]:

@@ -17,6 +17,7 @@ from modules.components.autoencoder import STRIDE
 from modules.components.coding.container import Container, CorruptFileError, Tile, digest
 from modules.components.coding.model_file import fingerprint
 from modules.components.coding.rans import CorruptStreamError
+from modules.components.devices import usable_device
 from modules.compressed_domain.nets import CompressionNet
 from modules.compressed_domain.symbol_coder import read_symbols, write_symbols
 
@@ -68,7 +69,7 @@ class Codec:
     def __init__(self, network: CompressionNet, device: str = "cpu", precision: str = "float32") -> None:
         self.fingerprint = fingerprint(network)
         self.network = network.eval()
-        self.device, self.precision = torch.device(device), precision
+        self.device, self.precision = usable_device(device), precision
 
     def compress(self, image: np.ndarray, metadata: dict[str, bytes] | None = None) -> Container:
         """The image as a container, not yet decoded again.

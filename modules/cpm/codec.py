@@ -19,6 +19,7 @@ from modules.components.autoencoder import STRIDE
 from modules.components.coding.container import Container, CorruptFileError, Tile, digest
 from modules.components.coding.model_file import fingerprint
 from modules.components.coding.rans import PRECISION, CorruptStreamError, encode_intervals
+from modules.components.devices import usable_device
 from modules.cpm.exact_context import ExactContext, intervals
 from modules.cpm.incremental import decode
 from modules.cpm.nets import CPMNet, pad_to_stride
@@ -48,7 +49,7 @@ class Codec:
         self.fingerprint = fingerprint(network)
         self.context = ExactContext.of(network)
         self.network = network.eval()
-        self.device = torch.device(device)
+        self.device = usable_device(device)
         self.precision = precision
 
     def compress(self, image: np.ndarray, metadata: dict[str, bytes] | None = None) -> Container:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from modules.components.coding.container import Container, CorruptFileError, Tile, digest
 from modules.components.coding.model_file import fingerprint
+from modules.components.devices import usable_device
 from modules.dplc.losses import scaled, to_bytes
 from modules.dplc.nets import GRID, SIZE, CompressionNet, GenerativeNet
 
@@ -40,9 +41,9 @@ class Codec:
     ) -> None:
         self.fingerprint = fingerprint(network)
         self.dtype = getattr(torch, precision)
-        self.network = network.eval().to(torch.device(device), self.dtype)
+        self.device = usable_device(device)
+        self.network = network.eval().to(self.device, self.dtype)
         self.precision = precision
-        self.device = torch.device(device)
 
     def compress(self, image: np.ndarray, metadata: dict[str, bytes] | None = None) -> Container:
         """The code of an image uint8 [64, 64, 3], or [64, 64] which is replicated.

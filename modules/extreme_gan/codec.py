@@ -18,6 +18,7 @@ from torch import Tensor
 from modules.components.cityscapes_labels import annotation_paths, label_ids, label_of_instance
 from modules.components.coding.container import Container, CorruptFileError, Tile, digest
 from modules.components.coding.model_file import fingerprint
+from modules.components.devices import usable_device
 from modules.extreme_gan.masks import scene_channels
 from modules.extreme_gan.nets import MULTIPLE, CompressionNet
 from modules.extreme_gan.payload import Choice, Code, Grid, kept_cells, read_gc, read_sc, write_gc, write_sc
@@ -55,7 +56,7 @@ class Codec:
         self.fingerprint = fingerprint(network)
         self.prior = network.prior.detach().cpu().float().numpy()
         self.network = network.eval()
-        self.device = torch.device(device)
+        self.device = usable_device(device)
         self.precision = precision
 
     def compress(

@@ -23,6 +23,7 @@ from torch import Tensor
 from modules.components.coding.container import Container, CorruptFileError, DecodeMismatchError, Tile, digest
 from modules.components.coding.model_file import fingerprint
 from modules.components.coding.rans import CorruptStreamError, decode_uniform, encode_uniform
+from modules.components.devices import usable_device
 from modules.l3c.integer_mixture import Grid, decode_mixture, encode_mixture
 from modules.l3c.losses import image_bits
 from modules.l3c.nets import Pyramid
@@ -110,7 +111,7 @@ class Codec:
             raise ValueError(f"max_tile must be within {network.multiple}..{LARGEST_TILE} pixels, not {max_tile}")
         self.fingerprint = fingerprint(network)
         self.network = network.eval()
-        self.device = torch.device(device)
+        self.device = usable_device(device)
         self.precision = precision
         self.max_tile = max_tile
         self._grids = [Grid.of(alphabet, network.num_mixtures) for alphabet in network.alphabets]

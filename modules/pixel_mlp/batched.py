@@ -79,20 +79,6 @@ HISTOGRAM_PIXELS = 512
 """Pixels that take as much memory as the histograms of a tile: a smaller tile counts as so many."""
 
 
-def usable_device(name: str) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        ValueError: in one line, if this machine or this PyTorch has none.
-    """
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).cpu()
-    except Exception as error:  # RuntimeError, AssertionError, NotImplementedError: each device has its own
-        raise ValueError(f"no device {name!r} here: {str(error).splitlines()[0]}") from error
-    return device
-
-
 class Lookups(NamedTuple):
     """The tables of logistic_mixture.py and the log activity, int64 on the device."""
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from modules.components.coding.container import Container, CorruptFileError, Tile, digest
 from modules.components.coding.model_file import fingerprint
 from modules.components.coding.rans import CorruptStreamError
-from modules.pixel_mlp.batched import BatchCoder, Shape, batches, usable_device
+from modules.components.devices import usable_device
+from modules.pixel_mlp.batched import BatchCoder, Shape, batches
 from modules.pixel_mlp.context import REACH, contexts, pad
 from modules.pixel_mlp.losses import mixtures_bits
 from modules.pixel_mlp.nets import PixelMLP

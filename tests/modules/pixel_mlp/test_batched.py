@@ -6,10 +6,11 @@ import torch
 
 from modules.components.coding.container import CorruptFileError, pack, unpack
 from modules.components.coding.rans import CorruptStreamError
+from modules.components.devices import usable_device
 from modules.components.exact import InexactWeightsError
 from modules.pixel_mlp import batched
 from modules.pixel_mlp import codec as codec_file
-from modules.pixel_mlp.batched import BatchCoder, batches, usable_device
+from modules.pixel_mlp.batched import BatchCoder, batches
 from modules.pixel_mlp.codec import Codec
 from modules.pixel_mlp.nets import PixelMLP
 from modules.pixel_mlp.wavefront import encode_tile, predictors

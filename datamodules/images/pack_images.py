@@ -19,7 +19,6 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from io import BytesIO
 from multiprocessing import get_context
@@ -32,6 +31,7 @@ from datamodules.images.reading import SkippedImageError, find_photos, open_phot
 from datamodules.images.shards import MANIFEST, NAMES, ROW, SAMPLES, VERSION, Shards
 from datamodules.loading.packing import fingerprint
 from datamodules.loading.reporting import describe_skipped, track
+from datamodules.loading.restartable import run_restartable
 from modules.components.files.images import ImageError, decoder_errors
 from modules.components.files.whole_files import remove_leftovers, unfinished, write_whole
 
@@ -251,24 +251,18 @@ def parse_arguments(args: list[str] | None) -> argparse.Namespace:
 
 
 def main(args: list[str] | None = None) -> int:
-    """The command; 0 if OUTPUT is whole afterwards, 1 if it was stopped, 2 for bad arguments."""
+    """The command; 0 if OUTPUT is whole afterwards, else see ``run_restartable``."""
     parsed = parse_arguments(args)
-    try:
+
+    def work() -> int:
         shards = pack_folder(parsed.folder, parsed.output, int(1e6 * parsed.shard_size), parsed.shuffle, parsed.workers)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"pack_images: {error}", file=sys.stderr)
-        return 2
-    except (BrokenProcessPool, OSError) as error:
-        print(f"pack_images: stopped: {error}; run the same command to continue", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("pack_images: interrupted; run the same command to continue", file=sys.stderr)
-        return 130
-    size = sum(shards.sizes.values())
-    print(f"{parsed.output}: {len(shards.rows):,} images in {len(shards.shards)} shards, {size:,} bytes")
-    if shards.skipped:
-        print(f"left out: {describe_skipped(shards.skipped)}")
-    return 0
+        size = sum(shards.sizes.values())
+        print(f"{parsed.output}: {len(shards.rows):,} images in {len(shards.shards)} shards, {size:,} bytes")
+        if shards.skipped:
+            print(f"left out: {describe_skipped(shards.skipped)}")
+        return 0
+
+    return run_restartable("pack_images", work)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ import os
 import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -27,6 +26,7 @@ from PIL import Image
 
 from datamodules.images.reading import SkippedImageError, decode, find_photos, open_photo
 from datamodules.loading.reporting import track
+from datamodules.loading.restartable import run_restartable
 
 WRITTEN = "written"
 THERE = "already there"
@@ -155,22 +155,16 @@ def parse_arguments(args: list[str] | None) -> argparse.Namespace:
 
 
 def main(args: list[str] | None = None) -> int:
-    """The command; 0 if DEST holds photographs afterwards, 1 if nothing could be written, 2 for bad arguments."""
+    """The command; 0 if DEST holds photographs afterwards, 1 if nothing could be written; else ``run_restartable``."""
     parsed = parse_arguments(args)
     preparation = Preparation(*(getattr(parsed, field) for field in Preparation._fields))
-    try:
+
+    def work() -> int:
         ends = prepare_folder(parsed.source, parsed.dest, preparation, parsed.workers)
-    except (FileNotFoundError, ValueError) as error:
-        print(f"prepare_photos: {error}", file=sys.stderr)
-        return 2
-    except (BrokenProcessPool, OSError) as error:
-        print(f"prepare_photos: stopped: {error}; run the same command to continue", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("prepare_photos: interrupted; run the same command to continue", file=sys.stderr)
-        return 130
-    print(f"{sum(ends.values())} files: " + ", ".join(f"{count} {end}" for end, count in ends.most_common()))
-    return 0 if ends[WRITTEN] + ends[THERE] else 1
+        print(f"{sum(ends.values())} files: " + ", ".join(f"{count} {end}" for end, count in ends.most_common()))
+        return 0 if ends[WRITTEN] + ends[THERE] else 1
+
+    return run_restartable("prepare_photos", work)
 
 
 if __name__ == "__main__":

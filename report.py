@@ -21,10 +21,11 @@ MAX_RUNS = 200
 MAX_PLOTS = 24
 """Of the runs of one module."""
 MAX_OPEN, MAX_OPTIONS = 20, 200
-"""Lines of a table of options that is shown unfolded, and that are shown at all."""
+"""Lines of a table of options that is shown unfolded, and that are shown at all, of metrics too."""
 MAX_BYTES = 64 << 20
 """Of all pictures together."""
-NOT_PLOTTED = ("lr-", "generation", "epoch_in_generation")
+BOOKKEEPING = ("lr-", "generation", "epoch_in_generation")
+"""Beginnings of logged names that are no metrics."""
 
 
 class Bytes:
@@ -68,8 +69,7 @@ def comparison(runs: Sequence[Run]) -> Iterator[str]:
 def curves(runs: Sequence[Run]) -> Iterator[str]:
     """A plot for each metric that has a course; validation and test first."""
     names = {name for run in runs for name, curve in run.curves.items() if len(curve) > 1}
-    ordered = sorted(names, key=lambda name: (name.startswith("train/"), name))
-    ordered = [name for name in ordered if not name.startswith(NOT_PLOTTED)]
+    ordered = [name for name in sorted(names, key=training_last) if not name.startswith(BOOKKEEPING)]
     if not ordered:
         return
     colours = page.colours([run.name for run in runs if run.curves])
@@ -83,15 +83,36 @@ def curves(runs: Sequence[Run]) -> Iterator[str]:
         yield page.paragraph(f"and {len(ordered) - MAX_PLOTS} more in metrics.csv", "note")
 
 
+def training_last(name: str) -> tuple[bool, str]:
+    """Key that sorts names of metrics."""
+    return name.startswith("train/"), name
+
+
+def metrics(runs: Sequence[Run]) -> Iterator[str]:
+    """What each subcommand measured at its end, runs side by side; empty where a run lacks it."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for run in runs:
+        for subcommand, result in run.results.items():
+            measured = result.get("metrics")
+            for name, value in measured.items() if isinstance(measured, dict) else ():
+                if not str(name).startswith(BOOKKEEPING):
+                    found.setdefault((subcommand, str(name)), {})[run.name] = number(value)
+    ordered = sorted(found, key=lambda key: (key[0], training_last(key[1])))
+    rows = [
+        [name, subcommand, *(found[subcommand, name].get(run.name, "") for run in runs)] for subcommand, name in ordered
+    ]
+    if rows:
+        title = "Metrics" if len(rows) <= MAX_OPTIONS else f"Metrics: the first {MAX_OPTIONS} of {len(rows)}"
+        table = page.table(["metric", "by", *(run.name for run in runs)], rows[:MAX_OPTIONS])
+        yield page.foldable(title, table, True)
+
+
 def details(run: Run, space: Bytes) -> Iterator[str]:
-    """What a run says and leaves."""
+    """What a run says and leaves, but for its metrics."""
     yield page.heading(3, run.name, run.name)
     for subcommand, result in run.results.items():
         yield page.paragraph(subcommand, "label")
         yield page.code(str(result.get("command") or "")[:2000])
-        metrics = result.get("metrics")
-        if isinstance(metrics, dict) and metrics:
-            yield page.table(["metric", "value"], [[str(name), number(value)] for name, value in metrics.items()])
     if not run.results:
         yield page.paragraph("The run has no result yet.", "note")
     found = read_products(run.folder)
@@ -157,7 +178,7 @@ def report(runs: Sequence[Run], num_older: int = 0) -> str:
     parts += sweeps(runs, space)
     for model, group in by_model(runs).items():
         parts.append(page.heading(2, f"{model or 'no config'}, {len(group)} runs" if len(group) > 1 else model))
-        parts += [*comparison(group), *curves(group)]
+        parts += [*comparison(group), *metrics(group), *curves(group)]
         parts += [part for run in group for part in details(run, space)]
     return page.page(f"{len(runs)} runs" if len(runs) > 1 else runs[0].name, parts)
 

@@ -120,6 +120,32 @@ def test_runs_of_one_module_are_compared_and_curves_share_a_plot() -> None:
     assert page.tags.count("b") == 2  # of the legend of the first
 
 
+def test_metrics_of_one_module_stand_side_by_side() -> None:
+    for number, measured in (
+        ("000", {"val/error": 20.5, "train/loss": 0.5}),
+        ("001", {"val/error": 7.25, "lr-SGD": 0.1}),
+    ):
+        result = {"fit": {"metrics": measured}, "test": {"metrics": {"test/error": 3.0}}}
+        (write_run(Path("runs/a", number)) / "result.json").write_text(json.dumps(result))
+    rows = re.findall(r"<tr>(.*?)</tr>", made(Path("runs")) and Path("out/page.html").read_text())
+    cells = [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in rows]
+    start = cells.index(["metric", "by", "000", "001"])
+    assert cells[start + 1 : start + 4] == [
+        ["val/error", "fit", "20.5", "7.25"],
+        ["train/loss", "fit", "0.5", ""],
+        ["test/error", "test", "3", "3"],
+    ]
+    assert not any(row and row[0].startswith("lr-") for row in cells)
+
+
+def test_of_more_metrics_than_a_table_holds_the_first_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "MAX_OPTIONS", 2)
+    result = {"fit": {"metrics": {f"val/{letter}": 1 for letter in "abc"}}}
+    (write_run(Path("runs/a/000")) / "result.json").write_text(json.dumps(result))
+    text = made(Path("runs")).text
+    assert "Metrics: the first 2 of 3" in text and "val/b" in text and "val/c" not in text
+
+
 def test_what_is_no_course_is_not_drawn() -> None:
     run = write_run(Path("runs/a/000"))
     (run / "metrics.csv").write_text("step,lr-Adam,generation,epoch_in_generation,val/f1\n0,1,1,1,1\n1,2,2,2,\n")

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from modules.born_again.initialisation import draw_weights
+from modules.components.options import above, at_least
 
 Sizing = Literal["textbook", "printed"]
 
@@ -139,11 +140,10 @@ class DenseNet(nn.Module):
         if sizing not in ("textbook", "printed"):
             raise ValueError(f"sizing must be textbook or printed, got {sizing!r}")
         channels = 2 * growth if stem_channels is None else stem_channels
-        if min(units, growth, channels) < 1 or int(channels * compression) < 1:
-            raise ValueError(
-                "units, growth, stem_channels and the channels behind a transition must be at least 1, got "
-                f"units={units}, growth={growth}, stem_channels={channels}, compression={compression}"
-            )
+        at_least(1, num_classes=num_classes, units=units, growth=growth, stem_channels=stem_channels)
+        above(0, compression=compression)
+        if int(channels * compression) < 1:
+            raise ValueError(f"compression {compression} leaves none of {channels} channels behind a transition")
         self.stem = nn.Conv2d(3, channels, 3, padding=1, bias=False)
         layers: list[nn.Module] = []
         for block in range(3):

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from modules.born_again.densenet import Transition
 from modules.born_again.initialisation import draw_weights
+from modules.components.options import above, at_least, within
 
 
 class WideUnit(nn.Module):
@@ -89,8 +90,8 @@ class WideResNet(nn.Module):
         super().__init__()
         if depth < 10 or depth % 6 != 4:
             raise ValueError(f"depth must be 6 n + 4 (10, 16, 22, 28, ...), got {depth}")
-        if min(width, base_channels) < 1:
-            raise ValueError(f"width and base_channels must be at least 1, got {width} and {base_channels}")
+        at_least(1, num_classes=num_classes, width=width, base_channels=base_channels)
+        within(0, 1, dropout=dropout)
         self.stem = nn.Conv2d(3, base_channels, 3, padding=1, bias=False)
         channels, stages = base_channels, []
         for stage in range(3):
@@ -145,10 +146,12 @@ class ResNetStudent(nn.Module):
         super().__init__()
         if unit not in ("wide", "bottleneck"):
             raise ValueError(f"unit must be wide or bottleneck, got {unit!r}")
-        if units < 1 or len(widths) != 3 or min(round(ratio * width) for width in widths) < 1:
+        at_least(1, num_classes=num_classes, units=units, stem_channels=stem_channels)
+        above(0, ratio=ratio)
+        if len(widths) != 3 or min(round(ratio * width) for width in widths) < 1:
             raise ValueError(
-                "a residual student needs units of at least 1 and three widths that times ratio are at least 1, got "
-                f"units={units}, widths={list(widths)}, ratio={ratio}"
+                "a residual student needs three widths that times ratio are at least 1, got "
+                f"widths={list(widths)}, ratio={ratio}"
             )
         make = WideUnit if unit == "wide" else BottleneckUnit
         self.stem = nn.Conv2d(3, stem_channels, 3, padding=1, bias=False)

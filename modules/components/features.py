@@ -11,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from modules.components.checkpoint_file import CheckpointError, read_checkpoint
+from modules.components.options import at_least
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -36,6 +37,7 @@ class RandomFeatures(Features):
 
     def __init__(self, width: int = 32, seed: int = 0) -> None:
         super().__init__()
+        at_least(1, width=width)
         self.label, self.dimensions = f"frechet_random{8 * width}", 8 * width
         generator = torch.Generator().manual_seed(seed)
         layers: list[nn.Module] = []

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from modules.components.options import at_least, within
+
 State = tuple[Tensor, Tensor]
 
 
@@ -42,8 +44,8 @@ class LSTMLanguageModel(nn.Module):
         tied: bool = True,
     ) -> None:
         super().__init__()
-        if min(vocabulary, units, layers) < 1:
-            raise ValueError(f"vocabulary, units and layers must be at least 1, got {vocabulary}, {units}, {layers}")
+        at_least(1, vocabulary=vocabulary, units=units, layers=layers)
+        within(0, 1, dropout=dropout)
         self.embedding = nn.Embedding(vocabulary, units)
         self.lstm = nn.LSTM(units, units, layers, dropout=dropout if layers > 1 else 0.0)
         self.decoder = nn.Linear(units, vocabulary)
@@ -138,11 +140,11 @@ class CNNLSTMLanguageModel(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        if min(vocabulary, characters, embedding, units, layers, *filters) < 1 or not filters or highways < 0:
-            raise ValueError(
-                "vocabulary, characters, embedding, filters, units and layers must be at least 1, got "
-                f"{vocabulary}, {characters}, {embedding}, {list(filters)}, {units}, {layers}"
-            )
+        at_least(1, vocabulary=vocabulary, characters=characters, embedding=embedding, units=units, layers=layers)
+        at_least(0, highways=highways)
+        within(0, 1, dropout=dropout)
+        if not filters or min(filters) < 1:
+            raise ValueError(f"filters must be at least 1 each, got {list(filters)}")
         self.words = CharacterCNN(characters, embedding, filters)
         features = self.words.num_features
         self.highways = nn.Sequential(*(Highway(features) for _ in range(highways)))

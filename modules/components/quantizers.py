@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from modules.components.options import above, at_least
+
 
 class Quantized(NamedTuple):
     values: Tensor
@@ -29,8 +31,8 @@ class SoftHardQuantizer(nn.Module):
 
     def __init__(self, num_levels: int, low: float = -1.0, high: float = 1.0, sigma: float = 2.0) -> None:
         super().__init__()
-        if num_levels < 2:
-            raise ValueError(f"a quantiser needs at least 2 levels, not {num_levels}")
+        at_least(2, num_levels=num_levels)
+        above(0, sigma=sigma)
         self.sigma = sigma
         self._set_levels(torch.linspace(low, high, num_levels, dtype=torch.float64).float())
 

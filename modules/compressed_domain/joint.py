@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modules.components.coding.model_file import take_weights
+from modules.components.options import at_least
 from modules.compressed_domain.checkpoints import codebook_entry, load_classifier
 from modules.compressed_domain.losses import check_labels, missed
 from modules.compressed_domain.metrics import TopErrors
@@ -56,8 +57,7 @@ class JointModel(RateDistortion):
         if not classifier.on_code:
             raise ValueError(f"joint training needs a classifier on codes, not {type(classifier).__name__}")
         check_channels(classifier, network.channels)
-        if gamma < 0:
-            raise ValueError(f"gamma must not be negative, got {gamma}")
+        at_least(0, gamma=gamma)
         self.save_hyperparameters()
         self.classifier = classifier.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.codec_weights, self.start_weights, self.gamma = codec_weights, start_weights, gamma

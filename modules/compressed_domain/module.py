@@ -11,6 +11,7 @@ from torch.nn import functional
 from modules.components.autoencoder import STRIDE
 from modules.components.coding.checked_file import file_of
 from modules.components.mean import Mean
+from modules.components.options import at_least
 from modules.compressed_domain.codec import Codec
 from modules.compressed_domain.losses import excess, rate, symbol_counts
 from modules.compressed_domain.metrics import CodecFigures, psnr_db, to_8_bits
@@ -51,8 +52,7 @@ class RateDistortion(LightningModule):
 
     def __init__(self, network: CompressionNet, target_entropy: float, beta: float) -> None:
         super().__init__()
-        if target_entropy < 0 or beta < 0:
-            raise ValueError(f"target_entropy and beta must not be negative, got {target_entropy} and {beta}")
+        at_least(0, target_entropy=target_entropy, beta=beta)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.target_entropy, self.beta = target_entropy, beta
         self.val_figures, self.test_figures = (CodecFigures(network.num_centers) for _ in range(2))

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from modules.components.autoencoder import STRIDE, Decoder, Encoder, PixelNorm, residual_body
 from modules.components.configured import ConfiguredNetwork
+from modules.components.options import at_least, within
 from modules.components.quantizers import LearnedQuantizer
 from modules.compressed_domain.residual import ASPP, StrideIn, initialise, stages
 
@@ -57,11 +58,10 @@ class CompressionNet(ConfiguredNetwork):
 
     def __init__(self, channels: int = 32, num_centers: int = 6, width: int = 128, units: int = 3) -> None:
         super().__init__()
-        if min(channels, units) < 1 or width < 2:
-            raise ValueError(f"need channels, units >= 1 and width >= 2, got {channels}, {units}, {width}")
-        if channels > MAX_CHANNELS or not 2 <= num_centers <= MAX_CENTERS:
-            limits = f"at most {MAX_CHANNELS} channels and 2 to {MAX_CENTERS} centres"
-            raise ValueError(f"a code has {limits}, got {channels} and {num_centers}")
+        at_least(1, units=units)
+        at_least(2, width=width)
+        within(1, MAX_CHANNELS, channels=channels)
+        within(2, MAX_CENTERS, num_centers=num_centers)
         self.channels, self.num_centers = channels, num_centers
         body = partial(residual_body, units=units)
         self.encoder = Encoder(channels, width, body)
@@ -100,6 +100,7 @@ def code_trunk(
     """
     if depth not in CODE_BLOCKS:
         raise ValueError(f"depth of a cResNet must be one of {', '.join(map(str, CODE_BLOCKS))}, got {depth}")
+    at_least(1, channels=channels, width=width)
     norm = [nn.BatchNorm2d(channels)] if norm_input else []
     body = stages(channels, (2 * width, 4 * width, 8 * width), CODE_BLOCKS[depth], 1, stride_in, dilated)
     return nn.Sequential(*norm, *body)
@@ -113,6 +114,7 @@ def rgb_trunk(depth: int, width: int, stride_in: StrideIn, dilated: bool = False
     """
     if depth not in RGB_BLOCKS:
         raise ValueError(f"depth of a ResNet must be one of {', '.join(map(str, RGB_BLOCKS))}, got {depth}")
+    at_least(1, width=width)
     root = [nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
     body = stages(width, (width, 2 * width, 4 * width, 8 * width), RGB_BLOCKS[depth], 1, stride_in, dilated)
     return nn.Sequential(PixelNorm(), *root, *body)
@@ -126,6 +128,7 @@ class WithClassifier(nn.Module):
 
     def __init__(self, trunk: nn.Sequential, width: int, num_classes: int) -> None:
         super().__init__()
+        at_least(1, num_classes=num_classes)
         self.num_classes = num_classes
         self.features = trunk
         self.classifier = nn.Linear(32 * width, num_classes)
@@ -144,6 +147,7 @@ class WithASPP(nn.Module):
 
     def __init__(self, trunk: nn.Sequential, width: int, num_classes: int) -> None:
         super().__init__()
+        at_least(1, num_classes=num_classes)
         self.num_classes = num_classes
         self.features = trunk
         initialise(self)

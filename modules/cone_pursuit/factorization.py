@@ -11,6 +11,7 @@ from torch import Tensor
 from modules.components.checkpoint_file import entry
 from modules.components.gathering import Batch, all_items
 from modules.components.gathering_module import Gathering, Study
+from modules.components.options import at_least
 from modules.cone_pursuit.factors import (
     FactorCorrection,
     Update,
@@ -106,14 +107,16 @@ class Factorization(Gathering, Study):
         if loss not in LOSSES:
             raise ValueError(f"unknown loss {loss}: choose from {', '.join(LOSSES)}")
         self.loss = LOSSES[loss]
-        self.baselines = {k: (update, baseline or sweeps) for k, (update, sweeps) in self.loss.baselines.items()}
+        self.baselines = {
+            k: (update, sweeps if baseline is None else baseline) for k, (update, sweeps) in self.loss.baselines.items()
+        }
         self.algorithms = [*self.loss.pursuits, *self.baselines] if algorithms is None else algorithms
         choice = (*ALGORITHMS, *self.baselines)
         if set(self.algorithms) - set(choice) or not ranks or min(ranks) < 1:
             raise ValueError(f"choose from {choice} and ranks >= 1, not {self.algorithms}, {ranks}")
         self.correction = self.loss.correction if correction is None else correction
-        if self.correction < 0 or restarts < 1 or (baseline is not None and baseline < 1):
-            raise ValueError(f"correction >= 0, baseline >= 1, restarts >= 1: {correction}, {baseline}, {restarts}")
+        at_least(0, correction=correction, oracle_sweeps=oracle_sweeps)
+        at_least(1, baseline=baseline, restarts=restarts, oracle_starts=oracle_starts)
         self.steps = {} if self.loss.objective is LeastSquares else {"fcmp0": 0.1}
         takers = {"nnmp", "amp", "pwmp", "fcmp0"} if self.steps else set()
         if set(steps or {}) - takers or min((steps or {}).values(), default=1.0) <= 0:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from modules.components.gathering import Batch, gather_records
 from modules.components.gathering_module import Study
+from modules.components.options import above, at_least
 from modules.cone_pursuit.objectives import Logistic
 from modules.cone_pursuit.oracles import NonNegativeBall
 from modules.cone_pursuit.solvers import ALGORITHMS, pursue
@@ -91,10 +92,9 @@ class GarroteStudy(Study):
         self.algorithms = ["nnmp", "pwmp", "fcmp0", DESCENT, RIDGE] if algorithms is None else algorithms
         if unknown := set(self.algorithms) - {*ALGORITHMS, DESCENT, RIDGE}:
             raise ValueError(f"unknown {unknown}: choose from {', '.join((*ALGORITHMS, DESCENT, RIDGE))}")
-        if weight < 0 or (smoothness is not None and smoothness <= 0):
-            raise ValueError(f"weight >= 0 and smoothness > 0, not {weight}, {smoothness}")
-        if max_iterations < 1:
-            raise ValueError(f"max_iterations must be at least 1, not {max_iterations}")
+        at_least(1, max_iterations=max_iterations)
+        at_least(0, weight=weight, threshold=threshold)
+        above(0, smoothness=smoothness)
         self.weight, self.smoothness = weight, smoothness
         self.max_iterations, self.threshold = max_iterations, threshold
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from modules.components.gathering import Batch, all_items, gather_records, own_items
 from modules.components.gathering_module import Gathering, Study
+from modules.components.options import at_least
 from modules.cone_pursuit.coding import check_algorithm, code, read_dictionary
 from modules.cone_pursuit.nnls import nnls
 from modules.cone_pursuit.objectives import LeastSquares
@@ -124,8 +125,7 @@ class ConvergenceStudy(Study):
         self.algorithms = list(ALGORITHMS) if algorithms is None else algorithms
         if not self.algorithms or set(self.algorithms) - set(ALGORITHMS):
             raise ValueError(f"unknown or no algorithms {self.algorithms}: choose from {', '.join(ALGORITHMS)}")
-        if max_iterations < 1:
-            raise ValueError(f"max_iterations must be at least 1, not {max_iterations}")
+        at_least(1, max_iterations=max_iterations)
         self.max_iterations = max_iterations
 
     def training_step(self, batch: Batch, batch_index: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from modules.components.checkpoint_file import entry
 from modules.components.gathering import Batch, all_items, of_all_ranks
 from modules.components.gathering_module import Gathering, Study
+from modules.components.options import at_least
 from modules.cone_pursuit.coding import EXACT, by_key
 from modules.cone_pursuit.endmembers import EXTRACTIONS, extract
 from modules.cone_pursuit.nnls import nnls
@@ -66,6 +67,7 @@ class Unmixing(Gathering, Study):
         self.algorithms = ["nnmp", "amp", "pwmp", "fcmp1", HALS, EXACT] if algorithms is None else algorithms
         if unknown := set(self.algorithms) - {*ALGORITHMS, HALS, EXACT}:
             raise ValueError(f"unknown {unknown}: choose from {', '.join((*ALGORITHMS, HALS, EXACT))}")
+        at_least(1, num_endmembers=num_endmembers, max_iterations=max_iterations)
         self.num_endmembers, self.max_iterations = num_endmembers, max_iterations
         self.endmembers: Tensor | None = None  # [d, r]
         self.fitted: Batch = {}  # index int64 [N] and the exact abundances [N, r] of the pixels of the last fit

@@ -14,6 +14,7 @@ from modules.components.coding.container import unpack
 from modules.components.coding.model_file import load_network
 from modules.components.mean import Mean
 from modules.components.ms_ssim import decibels, ms_ssim
+from modules.components.options import at_least
 from modules.cpm.codec import Codec
 from modules.cpm.losses import Counted, rate_hinge, symbol_bits, weight_decay
 from modules.cpm.nets import CPMNet, take_common_weights
@@ -96,9 +97,8 @@ class CPM(LightningModule):
             raise ValueError(
                 f"counted is average or masked, context_learns always or hinge: {counted}, {context_learns}"
             )
-        numbers = (context_lr, target_bits, distortion_weight, rate_weight, kernel_decay, center_decay)
-        if min(numbers) < 0:
-            raise ValueError(f"rates and weights must not be negative: {numbers}")
+        at_least(0, context_lr=context_lr, target_bits=target_bits, distortion_weight=distortion_weight)
+        at_least(0, rate_weight=rate_weight, kernel_decay=kernel_decay, center_decay=center_decay)
         self.save_hyperparameters()
         self.network = network
         self.optimizer, self.lr_scheduler, self.lr_interval = optimizer, lr_scheduler, lr_interval

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from modules.components.autoencoder import STRIDE, Decoder, Encoder, GroupedBody
 from modules.components.configured import ConfiguredNetwork
+from modules.components.options import at_least, within
 from modules.components.quantizers import LearnedQuantizer
 
 REACH = 4
@@ -142,13 +143,13 @@ class CPMNet(ConfiguredNetwork):
         relu_logits: bool = False,
     ) -> None:
         super().__init__()
-        if min(channels, groups, units, features) < 1 or width < 2:
-            sizes = f"{channels=}, {width=}, {groups=}, {units=}, {features=}"
-            raise ValueError(f"sizes must be at least 1 and width 2: {sizes}")
-        if not 2 <= num_centers <= 256 or importance_map not in ("soft", "ceil", "none"):
-            raise ValueError(f"2..256 centres and map soft, ceil or none, not {num_centers} and {importance_map!r}")
+        at_least(1, channels=channels, groups=groups, units=units, features=features)
+        at_least(2, width=width)
+        within(2, 256, num_centers=num_centers)
+        if importance_map not in ("soft", "ceil", "none"):
+            raise ValueError(f"importance_map must be soft, ceil or none, got {importance_map!r}")
         if centers not in ("random", "even"):
-            raise ValueError(f"centers begin random or even, not {centers!r}")
+            raise ValueError(f"centers must be random or even, got {centers!r}")
         body = partial(GroupedBody, groups=groups, units=units)
         self.channels, self.importance_map = channels, importance_map
         self.reach = reach(2 * (groups * units + 1))

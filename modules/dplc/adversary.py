@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from modules.components.options import at_least
 from modules.dplc.losses import Per, gradient_penalty
 from modules.dplc.nets import Critic
 
@@ -30,8 +31,8 @@ class Adversary(nn.Module):
         chunks: int = 1,
     ) -> None:
         super().__init__()
-        if steps < 1 or chunks < 1:
-            raise ValueError(f"steps and chunks must be at least 1, not {steps} and {chunks}")
+        at_least(1, width=width, steps=steps, chunks=chunks)
+        at_least(0, weight=weight, penalty_weight=penalty_weight)
         if penalty not in ("pixel", "image"):
             raise ValueError(f"penalty must be pixel or image, not {penalty!r}")
         self.critic = Critic(width)

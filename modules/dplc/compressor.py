@@ -16,6 +16,7 @@ from modules.components.checkpoint_file import CheckpointError, read_checkpoint
 from modules.components.features import Features
 from modules.components.gathering import of_all_ranks
 from modules.components.mean import Mean
+from modules.components.options import at_least
 from modules.dplc.adversary import Adversary
 from modules.dplc.evaluation import Evaluation, pixel_variance
 from modules.dplc.losses import mmd, rate_weight, rmse, scaled, to_bytes
@@ -74,6 +75,9 @@ class Compressor(TwoPhases):
             raise ValueError("a generator of stage 1 stays as it is: give generator_weights or an adversary, not both")
         if statistics not in ("running", "batch"):
             raise ValueError(f"statistics must be running or batch, not {statistics!r}")
+        at_least(0, mmd_weight=mmd_weight)
+        at_least(0, variance_images=variance_images)
+        at_least(2, variance_draws=variance_draws)
         super().__init__(network, optimizer, lr_scheduler, adversary, critic_optimizer, critic_scheduler)
         self.save_hyperparameters()
         self.generator_weights = generator_weights

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from modules.components.features import Features
 from modules.components.mean import Mean
+from modules.components.options import at_least
 from modules.dplc.adversary import Adversary
 from modules.dplc.evaluation import Evaluation
 from modules.dplc.losses import mmd, rmse, scaled, to_bytes
@@ -56,6 +57,7 @@ class GenerativeModel(TwoPhases):
         if adversary is None and network.encoder is None:
             raise ValueError("nothing would train the generator: give an adversary, or the network an encoder")
         super().__init__(network, optimizer, lr_scheduler, adversary, critic_optimizer, critic_scheduler)
+        at_least(0, mmd_weight=mmd_weight)
         self.save_hyperparameters()
         self.mmd_weight = mmd_weight
         self.val_mse = Mean()

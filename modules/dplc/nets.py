@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from modules.components.configured import ConfiguredNetwork
+from modules.components.options import at_least
 from modules.components.quantizers import Quantized, SoftHardQuantizer
 
 SIZE = 64
@@ -161,6 +162,7 @@ class GenerativeNet(ConfiguredNetwork):
 
     def __init__(self, width: int = 64, latent: int = LATENT, encoder: bool = True) -> None:
         super().__init__()
+        at_least(1, width=width, latent=latent)
         self.generator = Generator(width, latent)
         self.encoder = Encoder(width, latent) if encoder else None
 
@@ -191,6 +193,8 @@ class CompressionNet(ConfiguredNetwork):
         self, channels: int = 8, width: int = 64, latent: int = LATENT, noise: bool = True, num_blocks: int = 2
     ) -> None:
         super().__init__()
+        at_least(1, width=width, latent=latent)
+        at_least(0, num_blocks=num_blocks)
         if not 1 <= channels <= latent:
             raise ValueError(f"channels must be 1 to {latent}, the latent dimension, not {channels}")
         self.channels = channels

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from modules.components.options import at_least, within
 from modules.ecg import cpu_kernels
 from modules.ecg.spectrogram import SAMPLING_RATE
 
@@ -179,8 +180,8 @@ class Augmentation(nn.Module):
             raise ValueError(f"bursts must be code, paper or none, got {bursts!r}")
         if resample not in ("length", "heart_rate", "none"):
             raise ValueError(f"resample must be length, heart_rate or none, got {resample!r}")
-        if not 0 <= low_pass <= 1:
-            raise ValueError(f"low_pass must be a share in 0..1, got {low_pass}")
+        at_least(1, limit=limit)
+        within(0, 1, low_pass=low_pass)
         self.width = {"code": 11, "paper": 15, "none": 0}[bursts]
         self.resample, self.limit, self.low_pass = resample, limit, low_pass
 

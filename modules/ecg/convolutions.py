@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from modules.components.options import at_least, within
 from modules.ecg.spectrogram import BINS
 
 Downsample = Literal["stride", "max_pool"]
@@ -105,6 +106,8 @@ class ConvStack(nn.Module):
         super().__init__()
         if downsample not in ("stride", "max_pool"):
             raise ValueError(f"downsample must be stride or max_pool, got {downsample!r}")
+        at_least(1, num_blocks=num_blocks, layers_per_block=layers_per_block, width=width, kernel=kernel)
+        within(0, 1, dropout=dropout, norm_momentum=norm_momentum)
         self.mask_padding = mask_padding
         layers = []
         channels, bins = 1, num_bins

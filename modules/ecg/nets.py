@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from modules.components.options import at_least, within
 from modules.ecg.convolutions import ConvStack, Downsample, time_mask
 
 NUM_CLASSES = 4
@@ -61,6 +62,7 @@ class CNN(nn.Module):
         num_classes: int = NUM_CLASSES,
     ) -> None:
         super().__init__()
+        at_least(1, num_classes=num_classes)
         self.features = ConvStack(
             num_blocks, layers_per_block, width, kernel, downsample, dropout, mask_padding, norm_momentum
         )
@@ -146,6 +148,8 @@ class CRNN(nn.Module):
         super().__init__()
         if summary not in ("mean", "last"):
             raise ValueError(f"summary must be mean or last, got {summary!r}")
+        at_least(1, units=units, lstm_layers=lstm_layers, num_classes=num_classes)
+        within(0, 1, lstm_dropout=lstm_dropout)
         self.features = ConvStack(
             num_blocks, layers_per_block, width, kernel, downsample, dropout, mask_padding, norm_momentum
         )

@@ -14,6 +14,7 @@ from torchmetrics.image import MultiScaleStructuralSimilarityIndexMeasure, PeakS
 from modules.components.coding.container import pack
 from modules.components.features import Features
 from modules.components.mean import Mean
+from modules.components.options import at_least
 from modules.components.segmentation import Segmenter
 from modules.extreme_gan import losses
 from modules.extreme_gan.codec import Codec, SideInformation, choose
@@ -109,10 +110,11 @@ class ExtremeGAN(LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if accumulate < 1 or masks not in ("instances", "box"):
-            raise ValueError(f"need accumulate >= 1 and masks instances or box, got {accumulate}, {masks!r}")
-        if patch is not None and patch < 1:
-            raise ValueError(f"patch must be at least 1, or null for whole scenes, not {patch}")
+        if masks not in ("instances", "box"):
+            raise ValueError(f"masks must be instances or box, got {masks!r}")
+        at_least(1, accumulate=accumulate, patch=patch)
+        at_least(0, mse_weight=mse_weight, feature_weight=feature_weight, vgg_weight=vgg_weight)
+        at_least(0, freeze_norm_after=freeze_norm_after)
         self.automatic_optimization = False
         self.save_hyperparameters()
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

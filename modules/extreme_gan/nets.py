@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modules.components.configured import ConfiguredNetwork
+from modules.components.options import at_least
 from modules.components.quantizers import Quantized, SoftHardQuantizer
 from modules.extreme_gan.contexts import NUM_CONTEXTS, NUM_SYMBOLS, symbol_frequencies
 
@@ -165,8 +166,8 @@ class CompressionNet(ConfiguredNetwork):
 
     def __init__(self, code_channels: int, noise_channels: int, sigma: float) -> None:
         super().__init__()
-        if code_channels < 1 or noise_channels < 0:
-            raise ValueError(f"need code_channels >= 1 and noise_channels >= 0, got {code_channels}, {noise_channels}")
+        at_least(1, code_channels=code_channels)
+        at_least(0, noise_channels=noise_channels)
         self.code_channels, self.noise_channels = code_channels, noise_channels
         self.quantizer = SoftHardQuantizer(NUM_SYMBOLS, -2.0, 2.0, sigma)
         self.register_buffer("norm_is_frozen", torch.zeros(()))
@@ -246,6 +247,8 @@ class GCNet(CompressionNet):
         sigma: float = 1.0,
     ) -> None:
         super().__init__(code_channels, noise_channels, sigma)
+        at_least(1, width=width)
+        at_least(0, num_blocks=num_blocks)
         self.encoder = nn.Sequential(*pyramid(3, width, 4), *to_code(16 * width, code_channels))
         self.generator = Generator(code_channels + noise_channels, width, num_blocks)
         initialise_(self)
@@ -274,6 +277,8 @@ class SCNet(CompressionNet):
         sigma: float = 1.0,
     ) -> None:
         super().__init__(code_channels, noise_channels, sigma)
+        at_least(1, num_labels=num_labels, width=width)
+        at_least(0, num_blocks=num_blocks)
         self.num_labels = num_labels
         self.encoder = nn.Sequential(*pyramid(3, width, 3), *to_code(8 * width, code_channels))
         self.code_features = nn.Sequential(*conv(code_channels, 8 * width, 3), *down(8 * width, 16 * width))
@@ -328,8 +333,8 @@ class MultiscaleDiscriminator(nn.Module):
 
     def __init__(self, num_labels: int = 0, num_scales: int = 3, width: int = 64) -> None:
         super().__init__()
-        if num_scales < 1:
-            raise ValueError(f"need at least one scale, got {num_scales}")
+        at_least(1, num_scales=num_scales, width=width)
+        at_least(0, num_labels=num_labels)
         self.num_labels = num_labels
         inputs = 3 + (num_labels + 1 if num_labels else 0)
         self.scales = nn.ModuleList(PatchDiscriminator(inputs, width) for _ in range(num_scales))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modules.components.configured import ConfiguredNetwork
+from modules.components.options import above, at_least
 from modules.components.quantizers import SoftHardQuantizer
 
 RGB_MEAN = (0.4488, 0.4371, 0.4040)
@@ -276,6 +277,11 @@ class L3CNet(Pyramid):
         fast_start: bool = False,
     ) -> None:
         super().__init__()
+        at_least(1, channels=channels, num_scales=num_scales, latent_channels=latent_channels)
+        at_least(1, num_mixtures=num_mixtures)
+        at_least(0, num_blocks=num_blocks)
+        at_least(2, num_levels=num_levels)
+        above(0, mean_unit=mean_unit)
         z = Alphabet(latent_channels, num_levels, -1.0, 2.0 / (num_levels - 1), is_rgb=False)
         self.alphabets = [RGB] + [z] * num_scales
         self.num_mixtures = num_mixtures
@@ -317,6 +323,8 @@ class BicubicPyramid(Pyramid):
 
     def __init__(self, channels: int, num_blocks: int, num_mixtures: int, num_scales: int, shared: bool) -> None:
         super().__init__()
+        at_least(1, channels=channels, num_scales=num_scales, num_mixtures=num_mixtures)
+        at_least(0, num_blocks=num_blocks)
         self.alphabets = [RGB] * (num_scales + 1)
         self.num_mixtures = num_mixtures
         self.shared = shared

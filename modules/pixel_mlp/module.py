@@ -11,6 +11,7 @@ from torch import Tensor
 from modules.components.coding.checked_file import file_of
 from modules.components.coding.model_file import take_weights
 from modules.components.mean import Mean
+from modules.components.options import at_least
 from modules.pixel_mlp.codec import Codec, estimated_bits
 from modules.pixel_mlp.context import Tables, contexts, pad, tables_on
 from modules.pixel_mlp.losses import mixtures_bits
@@ -55,8 +56,7 @@ class LosslessPixels(LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if min(border_every, gray_every) < 1:
-            raise ValueError(f"border_every and gray_every must be at least 1: {border_every}, {gray_every}")
+        at_least(1, border_every=border_every, gray_every=gray_every)
         self.network, self.optimizer, self.lr_scheduler = network, optimizer, lr_scheduler
         self.border_every, self.gray_every, self.start_weights = border_every, gray_every, start_weights
         for name, table in tables_on(torch.device("cpu"))._asdict().items():

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from modules.components.configured import ConfiguredNetwork
 from modules.components.exact import check_sums, rounded
+from modules.components.options import at_least, within
 from modules.pixel_mlp.context import COMPRESSED, LIMIT, LOG_ACTIVITY, NUM_DIFFERENCES, SCALE_STEPS, Context, looked_up
 
 INPUT_BITS = 5
@@ -177,8 +178,8 @@ class PixelMLP(ConfiguredNetwork):
 
     def __init__(self, hidden: int = 128, num_layers: int = 2, num_mixtures: int = 4) -> None:
         super().__init__()
-        if min(hidden, num_layers, num_mixtures) < 1 or num_mixtures > 32:
-            raise ValueError(f"hidden, num_layers >= 1 and 1..32 mixtures: {hidden, num_layers, num_mixtures}")
+        at_least(1, hidden=hidden, num_layers=num_layers)
+        within(1, 32, num_mixtures=num_mixtures)
         self.channels = nn.ModuleList(ChannelPredictor(hidden, num_layers, num_mixtures) for _ in range(3))
 
     def forward(self, contexts: list[Context], exact: bool = True) -> list[Mixture]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import nn
 
+from modules.components.options import above
 from modules.strassen.conversion import Rule, SPNNetwork
 
 MAGNITUDE = 3.0
@@ -36,6 +37,7 @@ class SPNLanguageModel(SPNNetwork):
     ) -> None:
         if missing := [name for name in ("words", "highways", "lstm", "decoder") if not hasattr(network, name)]:
             raise ValueError(f"a {type(network).__name__} has no {', '.join(missing)}: give a character language model")
+        above(0, ratio=ratio)
         highways = getattr(network, "highways")  # noqa: B009, mypy would take it for a tensor
         for place, highway in enumerate(highways):
             highways[place] = nn.Sequential(highway, nn.BatchNorm1d(highway.gate.out_features))

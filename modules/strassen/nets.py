@@ -9,6 +9,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional
 
+from modules.components.options import at_least
 from modules.strassen.conversion import Rule, SPNNetwork
 
 QuantizerName = Literal["rescaled", "fixed"]
@@ -49,8 +50,7 @@ class ResNet20(nn.Module):
 
     def __init__(self, num_classes: int = 10, width: int = 16, blocks: int = 3) -> None:
         super().__init__()
-        if min(num_classes, width, blocks) < 1:
-            raise ValueError(f"num_classes, width and blocks must be at least 1, got {num_classes}, {width}, {blocks}")
+        at_least(1, num_classes=num_classes, width=width, blocks=blocks)
         self.stem = nn.Conv2d(3, width, 3, padding=1, bias=False)
         channels, stages = width, []
         for stage in range(3):
@@ -83,8 +83,7 @@ class VGG7(nn.Module):
 
     def __init__(self, num_classes: int = 10, width: int = 128) -> None:
         super().__init__()
-        if min(num_classes, width) < 1:
-            raise ValueError(f"num_classes and width must be at least 1, got {num_classes} and {width}")
+        at_least(1, num_classes=num_classes, width=width)
         layers: list[nn.Module] = []
         channels = 3
         for pair in range(3):
@@ -113,8 +112,7 @@ class ResNet18(nn.Module):
 
     def __init__(self, num_classes: int = 1000) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        at_least(1, num_classes=num_classes)
         self.network = torchvision.models.resnet18(num_classes=num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from modules.components.checkpoint_file import entry
 from modules.components.gathering import Batch, all_items, done_on_all_ranks
 from modules.components.gathering_module import Gathering
+from modules.components.options import at_least
 from modules.subspace import metrics
 from modules.subspace.blocks import check_points
 from modules.subspace.labelling import UNCONNECTED, label_new
@@ -49,6 +50,7 @@ class SubspaceClustering(Gathering):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        at_least(1, num_clusters=num_clusters, max_clusters=max_clusters)
         self.solve = solver(algorithm, options or {})
         self.num_clusters, self.max_clusters, self.kmeans_seed = num_clusters, max_clusters, kmeans_seed
         self.tested: list[Batch] = []

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from modules.components.gathering import gather_records
 from modules.components.gathering_module import Study
+from modules.components.options import at_least
 from modules.subspace import metrics
 from modules.subspace.pursuits import Pursuit
 from modules.subspace.solvers import mp_path, omp_path, solver
@@ -76,6 +77,7 @@ class ClusteringStudy(DrawStudy):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        at_least(1, restarts=restarts)
         self.true_number, self.kmeans_seed, self.restarts = true_number, kmeans_seed, restarts
         self.runs = []
         for name, options in algorithms.items():

@@ -254,6 +254,7 @@ def test_ten_and_ten_steps_are_twenty() -> None:
     [
         (2, signal.SIGTERM, []),
         (3, signal.SIGINT, []),  # the last batch of an epoch
+        (3, signal.SIGTERM, ["--trainer.max_steps=8", "--trainer.max_epochs=-1"]),
         (5, signal.SIGINT, ["--trainer.limit_val_batches=0", "--run.monitor=null"]),
         (1, signal.SIGTERM, ["--trainer.accumulate_grad_batches=2"]),
         (1, signal.SIGTERM, ["--trainer.val_check_interval=0.5"]),

@@ -1,0 +1,188 @@
+"""Runs that go on from the end of an epoch: same weights, counters, hooks and logged steps as without a restart."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers.logger import DummyLogger
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from callbacks.resume_point import ResumePoint, settle
+from callbacks.rng_state import RngState
+from tests.toys import Network, Points, Toy
+
+
+class Rows(DummyLogger):
+    """(step, what was logged) of one process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[int | None, dict[str, float]]] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.rows.append((step, dict(metrics)))
+
+
+class Ends(Callback):
+    """Keep a checkpoint of each epoch's end, a list of the epochs that begin and end, and stop at batch ``stop``."""
+
+    def __init__(self, folder: Path, stop: int | None) -> None:
+        self.folder, self.stop = folder, stop
+        self.seen: list[tuple[str, int]] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seen.append(("start", trainer.current_epoch))
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.fit_loop.epoch_loop.batch_progress.total.ready == self.stop:
+            trainer.should_stop = True  # as max_time does
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.seen.append(("end", trainer.current_epoch))
+        trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
+
+
+class ByHand(Toy):
+    """The same steps without Lightning's automatic ones."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.automatic_optimization = False
+
+    def training_step(self, batch: dict[str, Tensor], batch_index: int) -> None:
+        loss, optimizer = self.loss(batch), self.optimizers()
+        self.log("train/loss", loss, on_step=True, on_epoch=True)
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        self.manual_backward(loss)
+        optimizer.step()  # type: ignore[union-attr]
+
+
+class Quiet(Points):
+    """Whose validation draws nothing from the global generator, like that of every data set here."""
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.val, batch_size=8, generator=torch.Generator())  # type: ignore[arg-type]
+
+
+class Run:
+    """Epochs of four batches; ``seed`` is that of the process, the weights are the same."""
+
+    def __init__(
+        self, folder: Path, seed: int, resume: int | None = None, stop: int | None = None, **options: Any
+    ) -> None:
+        torch.manual_seed(1)
+        kind = ByHand if options.pop("by_hand", False) else Toy
+        module = kind(Network())
+        module._hparams.clear()  # type: ignore[union-attr]  # without the command line they are no plain values
+        torch.manual_seed(seed)
+        self.logger, self.ends = Rows(), Ends(folder, stop)
+        self.trainer = Trainer(
+            accelerator="cpu",
+            logger=self.logger,
+            log_every_n_steps=1,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+            callbacks=[ResumePoint(), RngState(), self.ends],
+            **options,
+        )
+        path = None if resume is None else folder / f"{resume}.ckpt"
+        self.trainer.fit(module, Quiet(), ckpt_path=path, weights_only=True)
+        self.rows, self.seen = self.logger.rows, self.ends.seen
+        self.state = torch.load(folder / f"{self.trainer.global_step}.ckpt", weights_only=True)
+
+    def assert_goes_on(self, whole: "Run") -> None:
+        """The end of ``whole``, row for row."""
+        assert self.rows == whole.rows[-len(self.rows) :]
+        assert self.seen == whole.seen[-len(self.seen) :]
+        assert self.state["loops"] == whole.state["loops"] and self.state["epoch"] == whole.state["epoch"]
+        for name, value in whole.state["state_dict"].items():
+            assert torch.equal(self.state["state_dict"][name], value)
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {"max_steps": 12},
+    {"max_epochs": 3},
+    {"max_steps": 12, "max_epochs": 5},
+    {"max_steps": 9, "limit_train_batches": 3},
+    {"max_steps": 12, "limit_val_batches": 0},
+    {"max_steps": 12, "val_check_interval": 0.5},
+    {"max_steps": 12, "check_val_every_n_epoch": 2},
+    {"max_steps": 6, "accumulate_grad_batches": 2},
+    {"max_epochs": 3, "accumulate_grad_batches": 2, "val_check_interval": 0.5},
+    {"max_steps": 12, "by_hand": True},
+    {"max_epochs": 3, "by_hand": True, "limit_train_batches": 3},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_each_epochs_end_is_a_start(options: dict[str, Any], tmp_path: Path) -> None:
+    """The second restart is from a checkpoint that the first one wrote."""
+    whole = Run(tmp_path, 1, **options)
+    steps = whole.trainer.global_step // 3
+    first = Run(tmp_path, 2, resume=steps, **options)
+    first.assert_goes_on(whole)
+    assert first.seen == [("start", 1), ("end", 1), ("start", 2), ("end", 2)]
+    second = Run(tmp_path, 3, resume=2 * steps, **options)
+    second.assert_goes_on(whole)
+    assert second.seen == [("start", 2), ("end", 2)]
+
+
+@pytest.mark.parametrize("limit", [{"max_steps": 12}, {"max_epochs": 3}], ids=str)
+@pytest.mark.parametrize("batch", [2, 6])
+def test_an_epoch_that_was_cut_off_goes_on_in_the_middle(limit: dict[str, int], batch: int, tmp_path: Path) -> None:
+    """No batch is left out, and the epochs after it count as they should, for one more restart too."""
+    whole = Run(tmp_path, 1, **limit)
+    Run(tmp_path, 1, stop=batch, **limit)
+    epoch = batch // 4
+    resumed = Run(tmp_path, 3, resume=batch, **limit)
+    resumed.assert_goes_on(whole)
+    assert len([step for step, row in resumed.rows if "train/loss" in row]) == 12 - batch
+    assert resumed.seen[:2] == [("end", epoch), ("start", epoch + 1)]
+    Run(tmp_path, 4, resume=8, **limit).assert_goes_on(whole)
+
+
+def test_more_steps_than_at_first_begin_where_the_first_ended(tmp_path: Path) -> None:
+    whole = Run(tmp_path, 1, max_steps=12)
+    Run(tmp_path, 1, max_steps=6)
+    Run(tmp_path, 3, resume=6, max_steps=12).assert_goes_on(whole)
+
+
+def counters(current: int, processed: int, completed: int, is_last: bool) -> dict[str, Any]:
+    count = {"ready": current, "started": current, "processed": processed, "completed": completed}
+    return {
+        "epoch_progress": {"total": dict(count), "current": dict(count)},
+        "epoch_loop.batch_progress": {"is_last_batch": is_last},
+        "state_dict": {"combined_loader": [{"batches": 4}]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((2, 2, 1, True), (2, 2, 2, True)),  # saved in the hooks of an epoch's end
+        ((2, 2, 2, True), (2, 2, 2, True)),  # behind them
+        ((2, 2, 1, False), (2, 1, 1, False)),  # cut off
+        ((2, 2, 2, False), (2, 1, 1, False)),
+        ((2, 1, 1, True), (2, 1, 1, True)),  # with its last batch, before the hooks: Lightning goes on there
+        ((2, 1, 1, False), (2, 1, 1, False)),
+        ((0, 0, 0, False), (0, 0, 0, False)),  # before the first epoch
+    ],
+)
+def test_counters(before: tuple[int, int, int, bool], after: tuple[int, int, int, bool]) -> None:
+    loops, expected = counters(*before), counters(*after)
+    begins = before[0] == before[1] and before[3]
+    if begins:
+        expected["state_dict"].pop("combined_loader")
+    assert settle(loops) == begins
+    assert loops == expected
+
+
+def test_a_checkpoint_without_loops_is_left_as_it_is() -> None:
+    callback, content = ResumePoint(), {"state_dict": {}}
+    callback.on_load_checkpoint(None, None, content)  # type: ignore[arg-type]
+    assert content == {"state_dict": {}} and not callback.begins_an_epoch

@@ -5,10 +5,12 @@
 Styles: real configs, made tiny, on written data. Ends: SIGTERM; SIGUSR1, by which SLURM announces the end of a job, the
 run going on without --ckpt_path as the requeued job does; SIGKILL, SIGKILL while a checkpoint is being written,
 and a disk that fills up: from then on files may not grow beyond 4 kB. Each run is a process of its own, forked after
-the imports, and multiplies matrices in an order that does not follow from where in memory they lie, as MKL otherwise
-does: two undisturbed runs may differ in their last bits too. For each pair, ``last`` is a whole checkpoint, of the batch at which SIGTERM came or else of the last
+the imports. For each pair, ``last`` is a whole checkpoint, of the batch at which SIGTERM came or else of the last
 epoch's end, and the run that goes on from it ends with the weights, optimizers and metrics of a run that nobody
 disturbed, bit for bit.
+
+MKL's products of matrices depend in their last bits on where in memory the matrices lie, which differs between two
+undisturbed runs too; here it is told to let them not.
 """
 
 import json

@@ -330,6 +330,13 @@ def test_wandb_opens_no_run_for_a_failed_start_and_says_where_a_good_one_is() ->
     assert f"wandb       wandb sync {folder}" in done.stdout
 
 
+def test_a_run_outlives_wandbs_process() -> None:
+    done = start('--trainer.callbacks+={"class_path": "tests.toys.EndsWandb"}', WANDB_MODE="offline")
+    assert done.returncode == 0 and "Traceback" not in done.stdout + done.stderr
+    assert done.stderr.count("warning: wandb's process has ended") == 1
+    assert result()["steps"] == 8 and len(losses("000")) == 10
+
+
 def test_two_processes_validate_as_one() -> None:
     ddp = ("--trainer.devices=2", "--trainer.strategy=ddp")
     same_steps = ("--data.init_args.batch_size=8", "--model.init_args.network.init_args.dropout=0")

@@ -93,6 +93,10 @@ def result(number: str = "000", command: str = "fit") -> dict[str, Any]:
         (["--ckpt_path=foreign.ckpt"], "foreign.ckpt is no checkpoint of a run"),
         (["--ckpt_path=folder"], "folder is a folder and no sharded checkpoint: name the file in it"),
         (["--run.dir=toy.yaml/runs"], "Not a directory: 'toy.yaml/runs"),
+        (["--trainer.strategy=ddp_fork"], "learns nothing of their results: use --trainer.strategy ddp"),
+        (["--trainer.num_nodes=2"], "--trainer.num_nodes 2 waits for processes on other nodes"),
+        (["--trainer.devices=many"], "`devices` selected with `CPUAccelerator` should be an int > 0"),
+        (["--trainer.accelerator=tpu"], "Requirement 'torch_xla"),
         (["--weights_only=false"], "would run code that a checkpoint brings along"),
     ],
 )
@@ -107,7 +111,7 @@ def test_a_mistake_is_one_line(options: list[str], line: str, capfd: pytest.Capt
     errors = capfd.readouterr().err
     assert line in errors.strip().splitlines()[-1]
     assert errors.count("error: ") == 1 and "Traceback" not in errors
-    if " is " in line or " holds " in line:  # what a file says of itself is read before the run has a folder
+    if any(word in line for word in (" is ", " holds ", "--trainer.")):  # seen before the run has a folder
         assert not RUNS.exists()
 
 

@@ -1,0 +1,40 @@
+"""Options of Lightning's trainer under which a run would fail late or wait for ever, refused before it has a folder."""
+
+import os
+import re
+
+from jsonargparse import Namespace
+from pytorch_lightning.plugins.environments import LSFEnvironment, MPIEnvironment, SLURMEnvironment
+
+LAUNCHERS = (SLURMEnvironment, LSFEnvironment, MPIEnvironment)
+"""Those that say nothing through torch's own variables, as torchrun does."""
+COPIES = r"_(fork|spawn|notebook)"
+
+
+def check(trainer: Namespace) -> None:
+    """Look at the trainer's config.
+
+    Raises:
+        ValueError: for a strategy that trains in copies of this process, which would end without this one learning of
+            their results, and for several nodes that nothing has started.
+    """
+    strategy = trainer.get("strategy")
+    if isinstance(strategy, str) and re.search(COPIES, strategy):
+        raise ValueError(
+            f"--trainer.strategy {strategy} trains in copies of this process, which learns nothing of their results: "
+            f"use --trainer.strategy {re.sub(COPIES, '', strategy)}"
+        )
+    if isinstance(strategy, Namespace):
+        method = strategy.get("init_args", Namespace()).get("start_method", "popen")
+        if method != "popen":
+            raise ValueError(f"a strategy with start_method {method} trains in copies of this process: leave it out")
+    if trainer.get("num_nodes", 1) > 1 and not is_launched():
+        raise ValueError(
+            f"--trainer.num_nodes {trainer.num_nodes} waits for processes on other nodes, and nothing starts them: run "
+            "the command on each node by torchrun or srun (docs/cluster.md)"
+        )
+
+
+def is_launched() -> bool:
+    """True under a launcher, or where a user has told this node where the first one is."""
+    return "MASTER_ADDR" in os.environ or any(environment.detect() for environment in LAUNCHERS)

@@ -12,6 +12,8 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
+from datamodules.loading.loaders import EvaluationSampler
+
 
 class Network(nn.Module):
     def __init__(self, width: int = 8, dropout: float = 0.5) -> None:
@@ -130,4 +132,10 @@ class Points(LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         return DataLoader(self.val, batch_size=8)  # type: ignore[arg-type]
 
-    test_dataloader = predict_dataloader = val_dataloader
+    test_dataloader = val_dataloader
+
+    def predict_dataloader(self) -> DataLoader:
+        rows = [row | {"index": index} for index, row in enumerate(self.val)]
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        sampler = EvaluationSampler(rows, rank, world)  # type: ignore[arg-type]
+        return DataLoader(rows, batch_size=8, sampler=sampler)  # type: ignore[arg-type]

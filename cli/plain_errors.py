@@ -40,6 +40,8 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNUSED = "parameters that were not used in producing the loss"
 NOT_HERE = ("`devices` selected with", "Requirement '")
 """Of Lightning, for devices that are no number and for accelerators whose library is missing."""
+SHORT_WEIGHTS = re.compile(r"Input type .* should be the same|must have the same dtype|expected scalar type")
+MIXED = "where --trainer.precision says 16-true, bf16-true or 64-true, use bf16-mixed or 32-true"
 UNUSED_FLAG = "--trainer.strategy ddp_find_unused_parameters_true"
 
 
@@ -96,6 +98,8 @@ def explained(message: str) -> str | None:
         return f"some parameters take no part in a training step, which several devices need to know: {UNUSED_FLAG}"
     if message.startswith(NOT_HERE):
         return one_line(message)
+    if SHORT_WEIGHTS.search(message):
+        return f"weights and inputs are of different types ({one_line(message)}): {MIXED}"
     return None
 
 

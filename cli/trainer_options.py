@@ -15,9 +15,14 @@ def check(trainer: Namespace) -> None:
     """Look at the trainer's config.
 
     Raises:
-        ValueError: for a strategy that trains in copies of this process, which would end without this one learning of
-            their results, and for several nodes that nothing has started.
+        ValueError: for ``barebones``; for a strategy that trains in copies of this process, which would end without
+            this one learning of their results; and for several nodes that nothing has started.
     """
+    if trainer.get("barebones"):
+        raise ValueError(
+            "--trainer.barebones true forbids the record and the checkpoints that a run is made of: to try a few "
+            "batches and leave nothing, use --trainer.fast_dev_run 10"
+        )
     strategy = trainer.get("strategy")
     if isinstance(strategy, str) and re.search(COPIES, strategy):
         raise ValueError(

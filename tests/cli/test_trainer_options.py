@@ -40,6 +40,12 @@ def test_a_strategy_given_as_an_object(method: str | None) -> None:
             check(trainer)
 
 
+def test_a_run_without_a_record_is_refused() -> None:
+    check(Namespace(barebones=False, strategy="auto", num_nodes=1))
+    with pytest.raises(ValueError, match=r"barebones true forbids .* use --trainer.fast_dev_run 10$"):
+        check(Namespace(barebones=True, strategy="auto", num_nodes=1))
+
+
 def test_nodes_that_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     two = Namespace(strategy="ddp", num_nodes=2)
     monkeypatch.delenv("MASTER_ADDR", raising=False)

@@ -8,6 +8,8 @@ from pytorch_lightning.plugins.environments import LSFEnvironment, MPIEnvironmen
 
 LAUNCHERS = (SLURMEnvironment, LSFEnvironment, MPIEnvironment)
 """Those that say nothing through torch's own variables, as torchrun does."""
+COUNTS = ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval")
+"""Options by which Lightning divides."""
 COPIES = r"_(fork|spawn|notebook)"
 
 
@@ -15,14 +17,18 @@ def check(trainer: Namespace) -> None:
     """Look at the trainer's config.
 
     Raises:
-        ValueError: for ``barebones``; for a strategy that trains in copies of this process, which would end without
-            this one learning of their results; and for several nodes that nothing has started.
+        ValueError: for ``barebones``; for intervals of 0; for a strategy that trains in copies of this process, which
+            would end without this one learning of their results; and for several nodes that nothing has started.
     """
     if trainer.get("barebones"):
         raise ValueError(
             "--trainer.barebones true forbids the record and the checkpoints that a run is made of: to try a few "
             "batches and leave nothing, use --trainer.fast_dev_run 10"
         )
+    for name in COUNTS:
+        value = trainer.get(name)
+        if isinstance(value, (int, float)) and value <= 0:
+            raise ValueError(f"--trainer.{name} must be above 0, not {value}")
     strategy = trainer.get("strategy")
     if isinstance(strategy, str) and re.search(COPIES, strategy):
         raise ValueError(

@@ -46,6 +46,15 @@ def test_a_run_without_a_record_is_refused() -> None:
         check(Namespace(barebones=True, strategy="auto", num_nodes=1))
 
 
+@pytest.mark.parametrize("name", ["accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval"])
+def test_intervals_of_nothing(name: str) -> None:
+    for value in (0, 0.0, -1):
+        with pytest.raises(ValueError, match=rf"^--trainer.{name} must be above 0, not {value}$"):
+            check(Namespace(**{name: value}))
+    for good in (1, 0.5, None, "00:01:00:00"):
+        check(Namespace(**{name: good}))
+
+
 def test_nodes_that_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     two = Namespace(strategy="ddp", num_nodes=2)
     monkeypatch.delenv("MASTER_ADDR", raising=False)

@@ -17,13 +17,19 @@ def check(trainer: Namespace) -> None:
     """Look at the trainer's config.
 
     Raises:
-        ValueError: for ``barebones``; for intervals of 0; for a strategy that trains in copies of this process, which
-            would end without this one learning of their results; and for several nodes that nothing has started.
+        ValueError: for ``barebones``; for a folder beside the run's; for intervals of 0; for a strategy that trains in copies
+            of this process, which would end without this one learning of their results; and for several nodes that
+            nothing has started.
     """
     if trainer.get("barebones"):
         raise ValueError(
             "--trainer.barebones true forbids the record and the checkpoints that a run is made of: to try a few "
             "batches and leave nothing, use --trainer.fast_dev_run 10"
+        )
+    if "default_root_dir" in trainer and "{number}" not in str(trainer.default_root_dir):
+        raise ValueError(
+            f"--trainer.default_root_dir {trainer.default_root_dir} would take a part of a run's files elsewhere: "
+            "--run.dir says where all of them go"
         )
     for name in COUNTS:
         value = trainer.get(name)

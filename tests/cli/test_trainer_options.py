@@ -55,6 +55,13 @@ def test_intervals_of_nothing(name: str) -> None:
         check(Namespace(**{name: good}))
 
 
+def test_a_folder_beside_the_runs() -> None:
+    check(Namespace(default_root_dir="elsewhere/{number}"))
+    for folder in ("elsewhere", None):
+        with pytest.raises(ValueError, match=f"default_root_dir {folder} would take .* --run.dir says where"):
+            check(Namespace(default_root_dir=folder))
+
+
 def test_nodes_that_nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     two = Namespace(strategy="ddp", num_nodes=2)
     monkeypatch.delenv("MASTER_ADDR", raising=False)

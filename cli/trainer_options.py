@@ -17,9 +17,9 @@ def check(trainer: Namespace) -> None:
     """Look at the trainer's config.
 
     Raises:
-        ValueError: for ``barebones``; for a folder beside the run's; for intervals of 0; for a strategy that trains in copies
-            of this process, which would end without this one learning of their results; and for several nodes that
-            nothing has started.
+        ValueError: for ``barebones``; for a folder beside the run's; for intervals of 0; for a strategy that trains in
+            copies of this process, which would end without this one learning of their results; and for several nodes
+            that nothing has started.
     """
     if trainer.get("barebones"):
         raise ValueError(

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from callbacks.resume_point import ResumePoint, settle
 from callbacks.rng_state import RngState
+from tests.kill_matrix import equal
 from tests.toys import Network, Points, Toy
 
 
@@ -60,6 +61,18 @@ class ByHand(Toy):
         optimizer.step()  # type: ignore[union-attr]
 
 
+class OnPlateaus(Toy):
+    """Halves its rate at every validation, since none is better by a thousand."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.Adam(self.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=0.5, patience=0, threshold=1000, threshold_mode="abs"
+        )
+        followed = {"scheduler": schedule, "interval": "epoch", "monitor": "val/loss"}
+        return {"optimizer": optimizer, "lr_scheduler": followed}
+
+
 class Quiet(Points):
     """Whose validation draws nothing from the global generator, like that of every data set here."""
 
@@ -74,8 +87,7 @@ class Run:
         self, folder: Path, seed: int, resume: int | None = None, stop: int | None = None, **options: Any
     ) -> None:
         torch.manual_seed(1)
-        kind = ByHand if options.pop("by_hand", False) else Toy
-        module = kind(Network())
+        module = options.pop("kind", Toy)(Network())
         module._hparams.clear()  # type: ignore[union-attr]  # without the command line they are no plain values
         torch.manual_seed(seed)
         self.logger, self.ends = Rows(), Ends(folder, stop)
@@ -114,8 +126,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"max_steps": 12, "check_val_every_n_epoch": 2},
     {"max_steps": 6, "accumulate_grad_batches": 2},
     {"max_epochs": 3, "accumulate_grad_batches": 2, "val_check_interval": 0.5},
-    {"max_steps": 12, "by_hand": True},
-    {"max_epochs": 3, "by_hand": True, "limit_train_batches": 3},
+    {"max_steps": 12, "kind": ByHand},
+    {"max_epochs": 3, "kind": ByHand, "limit_train_batches": 3},
 ]
 
 
@@ -144,6 +156,20 @@ def test_an_epoch_that_was_cut_off_goes_on_in_the_middle(limit: dict[str, int], 
     assert len([step for step, row in resumed.rows if "train/loss" in row]) == 12 - batch
     assert resumed.seen[:2] == [("end", epoch), ("start", epoch + 1)]
     Run(tmp_path, 4, resume=8, **limit).assert_goes_on(whole)
+
+
+@pytest.mark.parametrize("limit", [{"max_steps": 12}, {"max_epochs": 3}], ids=str)
+def test_a_schedule_that_follows_a_metric_misses_no_epoch(limit: dict[str, int], tmp_path: Path) -> None:
+    """From the end of an epoch, from the middle of one, and from the end of that."""
+    whole = Run(tmp_path, 1, kind=OnPlateaus, **limit)
+    assert whole.state["optimizer_states"][0]["param_groups"][0]["lr"] == 0.05  # halved by the second validation
+    for steps, stop in ((4, None), (8, None), (2, 2), (4, None), (6, 6), (8, None)):
+        if stop:
+            Run(tmp_path, 1, stop=stop, kind=OnPlateaus, **limit)
+        resumed = Run(tmp_path, 3, resume=steps, kind=OnPlateaus, **limit)
+        assert resumed.rows == whole.rows[-len(resumed.rows) :]
+        for name in ("optimizer_states", "lr_schedulers", "state_dict"):
+            assert equal(resumed.state[name], whole.state[name])
 
 
 def test_more_steps_than_at_first_begin_where_the_first_ended(tmp_path: Path) -> None:

@@ -28,7 +28,10 @@ class Rows(DummyLogger):
 
 
 class Ends(Callback):
-    """Keep a checkpoint of each epoch's end, a list of the epochs that begin and end, and stop at batch ``stop``."""
+    """Keep a checkpoint of each end, of an epoch and of a validation, and a list of the epochs that begin and end.
+
+    Training is told to stop at batch ``stop``.
+    """
 
     def __init__(self, folder: Path, stop: int | None) -> None:
         self.folder, self.stop = folder, stop
@@ -44,6 +47,10 @@ class Ends(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.seen.append(("end", trainer.current_epoch))
         trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            trainer.save_checkpoint(self.folder / f"validated{trainer.global_step}.ckpt")
 
 
 class ByHand(Toy):
@@ -84,7 +91,7 @@ class Run:
     """Epochs of four batches; ``seed`` is that of the process, the weights are the same."""
 
     def __init__(
-        self, folder: Path, seed: int, resume: int | None = None, stop: int | None = None, **options: Any
+        self, folder: Path, seed: int, resume: int | str | None = None, stop: int | None = None, **options: Any
     ) -> None:
         torch.manual_seed(1)
         module = options.pop("kind", Toy)(Network())
@@ -142,6 +149,16 @@ def test_each_epochs_end_is_a_start(options: dict[str, Any], tmp_path: Path) -> 
     second = Run(tmp_path, 3, resume=2 * steps, **options)
     second.assert_goes_on(whole)
     assert second.seen == [("start", 2), ("end", 2)]
+
+
+@pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[1], OPTIONS[5], OPTIONS[8], OPTIONS[9]], ids=str)
+def test_each_validations_end_is_a_start(options: dict[str, Any], tmp_path: Path) -> None:
+    """As of ``best``, which is saved there, before the hooks of an epoch's end."""
+    whole = Run(tmp_path, 1, **options)
+    found = [int(path.stem.removeprefix("validated")) for path in tmp_path.glob("validated*")]
+    assert len(found) >= 3
+    for steps in sorted(found)[:-1]:
+        Run(tmp_path, 2, resume=f"validated{steps}", **options).assert_goes_on(whole)
 
 
 @pytest.mark.parametrize("limit", [{"max_steps": 12}, {"max_epochs": 3}], ids=str)

@@ -29,7 +29,8 @@ class ResumePoint(Callback):
         self.must_step = False
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if loops := checkpoint.get("loops", {}).get("fit_loop"):
+        loops = checkpoint.get("loops", {}).get("fit_loop")
+        if loops and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # a trial's one epoch is over anyway
             self.is_behind = is_behind_an_end(loops)
             self.begins_an_epoch = settle(loops)
 

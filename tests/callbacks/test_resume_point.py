@@ -1,6 +1,8 @@
 """Runs that go on from the end of an epoch: same weights, counters, hooks and logged steps as without a restart."""
 
+import copy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -225,7 +227,10 @@ def test_counters(before: tuple[int, int, int, bool], after: tuple[int, int, int
     assert loops == expected
 
 
-def test_a_checkpoint_without_loops_is_left_as_it_is() -> None:
-    callback, content = ResumePoint(), {"state_dict": {}}
-    callback.on_load_checkpoint(None, None, content)  # type: ignore[arg-type]
-    assert content == {"state_dict": {}} and not callback.begins_an_epoch
+@pytest.mark.parametrize(("content", "is_trial"), [({"state_dict": {}}, False), ({"loops": {}}, False), (None, True)])
+def test_checkpoints_that_are_left_as_they_are(content: dict[str, Any] | None, is_trial: bool) -> None:
+    """Those without loops, and those that fast_dev_run tries."""
+    found = content or {"loops": {"fit_loop": counters(2, 2, 1, True)}}
+    before, callback = copy.deepcopy(found), ResumePoint()
+    callback.on_load_checkpoint(SimpleNamespace(fast_dev_run=is_trial), None, found)  # type: ignore[arg-type]
+    assert found == before and not callback.begins_an_epoch

@@ -40,7 +40,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNUSED = "parameters that were not used in producing the loss"
 NOT_HERE = ("`devices` selected with", "Requirement '")
 """Of Lightning, for devices that are no number and for accelerators whose library is missing."""
-SHORT_WEIGHTS = re.compile(r"Input type .* should be the same|must have the same dtype|expected scalar type")
+SHORT_WEIGHTS = re.compile(r"Input type .* should be the same|must have the same dtype")
 MIXED = "where --trainer.precision says 16-true, bf16-true or 64-true, use bf16-mixed or 32-true"
 UNUSED_FLAG = "--trainer.strategy ddp_find_unused_parameters_true"
 

@@ -63,7 +63,7 @@ class ResumePoint(Callback):
 def is_behind_an_end(loops: dict[str, Any]) -> bool:
     """True for a checkpoint from behind the hooks of an epoch's end, where schedules have seen their metrics."""
     count = loops["epoch_progress"]["current"]
-    return count["completed"] == count["processed"] == count["started"]
+    return count["completed"] == count["processed"]
 
 
 def settle(loops: dict[str, Any]) -> bool:

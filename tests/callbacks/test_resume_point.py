@@ -234,3 +234,46 @@ def test_checkpoints_that_are_left_as_they_are(content: dict[str, Any] | None, i
     before, callback = copy.deepcopy(found), ResumePoint()
     callback.on_load_checkpoint(SimpleNamespace(fast_dev_run=is_trial), None, found)  # type: ignore[arg-type]
     assert found == before and not callback.begins_an_epoch
+
+
+def schedule(interval: str = "epoch", frequency: int = 1, follows: bool = True, monitor: str = "val/loss") -> Any:
+    return SimpleNamespace(
+        interval=interval, frequency=frequency, reduce_on_plateau=follows, monitor=monitor, scheduler="its scheduler"
+    )
+
+
+def test_what_a_schedule_has_to_see() -> None:
+    kinds = [schedule(), schedule("step"), schedule(frequency=3), schedule(follows=False), schedule(monitor="other")]
+    trainer: Any = SimpleNamespace(
+        lr_scheduler_configs=[*kinds, schedule(frequency=2)],
+        callback_metrics={"val/loss": torch.tensor(2.0)},
+        current_epoch=1,
+        fit_loop=SimpleNamespace(restarting=True),
+    )
+    callback, steps = ResumePoint(), []
+    callback.values = {9: 1.0}
+    step = lambda *call: steps.append(call)  # noqa: E731
+    callback.on_train_epoch_end(trainer, SimpleNamespace(automatic_optimization=True))  # type: ignore[arg-type]
+    assert callback.state_dict() == {"values": {0: 2.0, 5: 2.0}, "must_step": True}
+    for _ in range(2):
+        callback.on_train_epoch_start(trainer, SimpleNamespace(lr_scheduler_step=step))  # type: ignore[arg-type]
+    assert steps == [("its scheduler", 2.0)] * 2  # of two schedules, once
+    callback.on_train_epoch_end(trainer, SimpleNamespace(automatic_optimization=False))  # type: ignore[arg-type]
+    assert callback.values == {}
+
+
+@pytest.mark.parametrize(
+    ("before", "owed", "must"),
+    [
+        ((2, 2, 1, True), False, True),  # saved in the hooks of an epoch's end, before the schedules
+        ((2, 2, 2, True), False, False),  # behind them
+        ((2, 2, 2, True), True, True),  # behind them, in an epoch that was resumed
+        ((2, 1, 1, False), True, False),  # in the middle
+        ((2, 2, 1, False), True, False),  # cut off
+    ],
+)
+def test_when_a_schedule_has_missed_an_epoch(before: tuple[int, int, int, bool], owed: bool, must: bool) -> None:
+    callback, content = ResumePoint(), {"loops": {"fit_loop": counters(*before)}}
+    callback.on_load_checkpoint(SimpleNamespace(fast_dev_run=False), None, content)  # type: ignore[arg-type]
+    callback.load_state_dict({"values": {0: 2.0}, "must_step": owed})
+    assert callback.must_step == must and callback.values == {0: 2.0}

@@ -18,7 +18,7 @@ from pytorch_lightning.cli import ArgsType, LightningCLI
 
 from callbacks.checkpoint_on_signal import exit_on_signal
 from callbacks.predictions import write_predictions
-from cli import callback_switches, checkout, claim, hints, quiet, run_folder, sharding, wandb_session
+from cli import callback_switches, checkout, claim, hints, quiet, run_folder, sharding, trainer_options, wandb_session
 from cli.metrics_table import write_merged
 from cli.plain_errors import PlainErrorParser, one_line_errors
 from cli.result import origin, print_summary, save_result, summarize
@@ -49,6 +49,7 @@ class ParsimonyCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.get("weights_only") is False:
             raise ValueError("--weights_only false would run code that a checkpoint brings along: leave it out")
+        trainer_options.check(config.trainer)
         self.check_checkpoint(config.ckpt_path)  # before a new folder is made for the run
         self.origin, self.description = origin(self.words), describe(self._parser(self.subcommand), config)
         self.folder = run_folder.place(config, str(self.subcommand), fingerprint(self.description))

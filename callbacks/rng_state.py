@@ -47,7 +47,8 @@ class RngState(Callback):
         self.pending: State | None = None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.pending = capture()
+        if self.pending is None:  # not where a run goes on between an epoch's last batch and its end
+            self.pending = capture()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self.pending is not None:

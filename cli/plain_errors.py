@@ -38,6 +38,10 @@ SHORTER = (
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 UNUSED = "parameters that were not used in producing the loss"
+NOT_HERE = ("`devices` selected with", "Requirement '")
+"""Of Lightning, for devices that are no number and for accelerators whose library is missing."""
+SHORT_WEIGHTS = re.compile(r"Input type .* should be the same|must have the same dtype")
+MIXED = "where --trainer.precision says 16-true, bf16-true or 64-true, use bf16-mixed or 32-true"
 UNUSED_FLAG = "--trainer.strategy ddp_find_unused_parameters_true"
 
 
@@ -87,11 +91,15 @@ def misfit(message: str) -> str:
 
 
 def explained(message: str) -> str | None:
-    """A line for what users meet as a RuntimeError of torch; None for anything else."""
+    """A line for what users meet as another error of torch or Lightning; None for anything else."""
     if message.startswith("Error(s) in loading state_dict"):
         return misfit(message)
     if UNUSED in message:
         return f"some parameters take no part in a training step, which several devices need to know: {UNUSED_FLAG}"
+    if message.startswith(NOT_HERE):
+        return one_line(message)
+    if SHORT_WEIGHTS.search(message):
+        return f"weights and inputs are of different types ({one_line(message)}): {MIXED}"
     return None
 
 
@@ -126,7 +134,7 @@ def one_line_errors() -> Iterator[None]:
             raise
         where = error.filename or "the run's folder"
         leave(f"{error.strerror}: {where}; make room, then the same command with --ckpt_path last goes on")
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, ModuleNotFoundError) as error:
         if os.environ.get("PARSIMONY_DEBUG") or not (text := explained(str(error))):
             raise
         leave(text)

@@ -35,13 +35,15 @@ def is_logged_in() -> bool:
 class OurWandbLogger(WandbLogger):
     """WandbLogger that opens its run with the first batch behind it: a start that fails leaves no crashed run.
 
-    It also leaves out the argument that wandb 0.31 warns of in every run.
+    Training outlives wandb's own process, which the kernel may end where memory is short: a warning, and nothing more
+    is sent. It also leaves out the argument that wandb 0.31 warns of in every run.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._wandb_init.pop("anonymous", None)
         self.waiting: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self.is_lost = False
 
     @property
     def experiment(self) -> Any:
@@ -69,7 +71,41 @@ class OurWandbLogger(WandbLogger):
         if claim.has_begun():
             waiting, self.waiting = self.waiting, []
             for write_one, its_content in waiting:
-                write_one(*its_content)
+                if not self.is_lost:
+                    self.is_lost = not survives(write_one, *its_content)
+
+
+def is_loss(error: Exception) -> bool:
+    """True for what wandb raises where its process is gone; its own two errors have no public place."""
+    return isinstance(error, ConnectionError) or type(error).__name__ in ("MailboxClosedError", "HandleAbandonedError")
+
+
+def survives(call: Callable[..., Any], *content: Any, **options: Any) -> bool:
+    """Call wandb; False, after a line on stderr, if its process is gone. The run is closed then."""
+    try:
+        call(*content, **options)
+    except Exception as error:
+        if not is_loss(error):
+            raise
+        found = whereabouts()
+        close_without_process()
+        kept = f", and {found} has what came before" if found else ""
+        print(f"warning: wandb's process has ended: from here on metrics.csv alone is written{kept}", file=sys.stderr)
+        return False
+    return True
+
+
+def close_without_process() -> None:
+    """Give the output streams back and take back what wandb would do when Python ends."""
+    import wandb
+
+    for close in (lambda: wandb.finish(exit_code=1), wandb.teardown):
+        try:
+            close()
+        except Exception as error:
+            if not is_loss(error):
+                raise
+    wandb.run = None  # finish() reaches this only behind a message to the process
 
 
 @contextmanager
@@ -84,7 +120,7 @@ def session() -> Iterator[None]:
         failed = False
     finally:
         if (wandb := sys.modules.get("wandb")) and wandb.run is not None:
-            wandb.finish(exit_code=int(failed))
+            survives(wandb.finish, exit_code=int(failed))
         for name in chosen:
             os.environ.pop(name, None)
 

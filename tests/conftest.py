@@ -13,7 +13,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # A shell that starts the tests in the background ignores Ctrl-C for them and for every program that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 LAUNCHERS = ("WANDB_", "SLURM_", "TORCHELASTIC_", "PARSIMONY_RUN_FOLDER", "PARSIMONY_DEBUG", "PARSIMONY_DATA")
-RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "GROUP_WORLD_SIZE", "NODE_RANK")
+RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "GROUP_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR")
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,9 @@ and a disk that fills up: from then on files may not grow beyond 4 kB. Each run 
 the imports. For each pair, ``last`` is a whole checkpoint, of the batch at which SIGTERM came or else of the last
 epoch's end, and the run that goes on from it ends with the weights, optimizers and metrics of a run that nobody
 disturbed, bit for bit.
+
+MKL's products of matrices depend in their last bits on where in memory the matrices lie, which differs between two
+undisturbed runs too; here it is told to let them not.
 """
 
 import json
@@ -19,6 +22,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+
+os.environ.setdefault("MKL_CBWR", "COMPATIBLE")  # read at the first product
 
 import torch
 import yaml

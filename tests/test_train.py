@@ -93,6 +93,10 @@ def result(number: str = "000", command: str = "fit") -> dict[str, Any]:
         (["--ckpt_path=foreign.ckpt"], "foreign.ckpt is no checkpoint of a run"),
         (["--ckpt_path=folder"], "folder is a folder and no sharded checkpoint: name the file in it"),
         (["--run.dir=toy.yaml/runs"], "Not a directory: 'toy.yaml/runs"),
+        (["--trainer.strategy=ddp_fork"], "learns nothing of their results: use --trainer.strategy ddp"),
+        (["--trainer.num_nodes=2"], "--trainer.num_nodes 2 waits for processes on other nodes"),
+        (["--trainer.devices=many"], "`devices` selected with `CPUAccelerator` should be an int > 0"),
+        (["--trainer.accelerator=tpu"], "Requirement 'torch_xla"),
         (["--weights_only=false"], "would run code that a checkpoint brings along"),
     ],
 )
@@ -107,7 +111,7 @@ def test_a_mistake_is_one_line(options: list[str], line: str, capfd: pytest.Capt
     errors = capfd.readouterr().err
     assert line in errors.strip().splitlines()[-1]
     assert errors.count("error: ") == 1 and "Traceback" not in errors
-    if " is " in line or " holds " in line:  # what a file says of itself is read before the run has a folder
+    if any(word in line for word in (" is ", " holds ", "--trainer.")):  # seen before the run has a folder
         assert not RUNS.exists()
 
 
@@ -254,6 +258,7 @@ def test_ten_and_ten_steps_are_twenty() -> None:
     [
         (2, signal.SIGTERM, []),
         (3, signal.SIGINT, []),  # the last batch of an epoch
+        (3, signal.SIGTERM, ["--trainer.max_steps=8", "--trainer.max_epochs=-1"]),
         (5, signal.SIGINT, ["--trainer.limit_val_batches=0", "--run.monitor=null"]),
         (1, signal.SIGTERM, ["--trainer.accumulate_grad_batches=2"]),
         (1, signal.SIGTERM, ["--trainer.val_check_interval=0.5"]),
@@ -327,6 +332,13 @@ def test_wandb_opens_no_run_for_a_failed_start_and_says_where_a_good_one_is() ->
     assert done.returncode == 0 and "wandb:" not in done.stdout + done.stderr
     [folder] = (RUNS / "000" / "wandb").glob("offline-run-*")
     assert f"wandb       wandb sync {folder}" in done.stdout
+
+
+def test_a_run_outlives_wandbs_process() -> None:
+    done = start('--trainer.callbacks+={"class_path": "tests.toys.EndsWandb"}', WANDB_MODE="offline")
+    assert done.returncode == 0 and "Traceback" not in done.stdout + done.stderr
+    assert done.stderr.count("warning: wandb's process has ended") == 1
+    assert result()["steps"] == 8 and len(losses("000")) == 10
 
 
 def test_two_processes_validate_as_one() -> None:

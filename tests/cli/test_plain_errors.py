@@ -3,6 +3,7 @@
 import inspect
 
 import pytest
+import torch
 from pytorch_lightning.strategies import ddp
 
 from cli.plain_errors import UNUSED, misfit, one_line, one_line_errors, with_suggestion
@@ -20,6 +21,28 @@ def test_parameters_that_take_no_part(capsys: pytest.CaptureFixture) -> None:
     assert UNUSED in source.replace('"\n', "").replace('"', "")  # what Lightning says
     line = said(RuntimeError(f"It looks like your LightningModule has {UNUSED} returned by ..."), capsys)
     assert "--trainer.strategy ddp_find_unused_parameters_true" in line and line.count("\n") == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("layer", [torch.nn.Conv2d(1, 1, 1), torch.nn.Linear(1, 1), torch.nn.LSTM(1, 1)], ids=repr)
+def test_weights_of_another_type(layer: torch.nn.Module, dtype: torch.dtype, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises((RuntimeError, ValueError)) as caught:
+        layer.to(dtype)(torch.ones(1, 1, 1))
+    line = said(caught.value, capsys)
+    assert line.count("\n") == 1 and ("bf16-mixed or 32-true" in line or isinstance(caught.value, ValueError))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("`devices` selected with `CPUAccelerator` should be an int > 0."),
+        ModuleNotFoundError("Requirement 'torch_xla>=1.13' not met. HINT: Try running\n `pip install`"),
+    ],
+    ids=repr,
+)
+def test_devices_that_are_not_here(error: Exception, capsys: pytest.CaptureFixture) -> None:
+    line = said(error, capsys)
+    assert line.startswith(f"error: {str(error)[:30]}") and line.count("\n") == 1
 
 
 def test_weights_of_another_network(capsys: pytest.CaptureFixture) -> None:

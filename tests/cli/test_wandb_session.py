@@ -83,6 +83,60 @@ def test_nothing_is_opened_before_the_first_batch(monkeypatch: pytest.MonkeyPatc
     assert page.rows == [{"lr-Adam": 0.1, steps: 0}, {"loss": 2.0, steps: 9}]
 
 
+class HandleAbandonedError(Exception):
+    """As wandb's, which has no public place."""
+
+
+class Gone:
+    """wandb whose process has ended, with an open run."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+        self.error, self.calls = error, 0
+        run = SimpleNamespace(
+            log=self.fail, id="ab", disabled=False, url=None, dir=str(Path("w/run-1/files").resolve())
+        )
+        monkeypatch.setattr("wandb.init", lambda **options: run)
+        monkeypatch.setattr("wandb.run", run)
+        for name in ("finish", "teardown"):
+            monkeypatch.setattr(f"wandb.{name}", self.fail)
+
+    def fail(self, *content: object, **options: object) -> None:
+        self.calls += 1
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError("lost"), BrokenPipeError(), HandleAbandonedError()], ids=repr)
+def test_training_outlives_wandbs_process(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    with session(), claim.session():
+        gone = Gone(monkeypatch, error)
+        logger = OurWandbLogger(save_dir="x", id="ab", name="n")
+        logger.log_metrics({"loss": 2.0}, 0)
+        logger.log_metrics({"loss": 1.0}, 1)
+        claim.begin()
+        for step in (2, 3):
+            logger.log_metrics({"loss": 0.5}, step)
+        assert gone.calls == 3  # once to log, then both ways to end
+        assert sys.modules["wandb"].run is None
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("warning: wandb's process has ended")
+    assert lines[0].endswith("and wandb sync w/run-1 has what came before")
+
+
+def test_a_process_that_ends_before_the_run_is_closed_is_a_warning_too(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    with session():
+        Gone(monkeypatch, ConnectionResetError())
+    assert capfd.readouterr().err.startswith("warning: wandb's process has ended")
+
+
+def test_other_errors_of_wandb_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(OSError, match="no room"), session():
+        Gone(monkeypatch, OSError("no room"))
+
+
 def test_silence_is_for_those_who_do_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     with session():
         assert os.environ["WANDB_SILENT"] == "true"

@@ -9,6 +9,7 @@ import asyncio
 import errno
 import os
 import random
+import re
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,7 +102,7 @@ class RemotePath:
     """
 
     def __init__(self, url: str, cache: Cache | None = None, connection: Connection | None = None) -> None:
-        self.url, self.cache = url, cache
+        self.url, self.cache = re.sub(r"(?<=[^:/])/+$", "", url), cache
         self.connection = connection or Connection(url)
 
     def __truediv__(self, name: str | Path) -> "Folder":
@@ -110,7 +111,7 @@ class RemotePath:
             return Path(name)
         if is_url(str(name)):
             return RemotePath(str(name), self.cache)
-        return RemotePath(f"{self.url.removesuffix('/')}/{name}", self.cache, self.connection)
+        return RemotePath(f"{self.url}/{name}", self.cache, self.connection)
 
     def __str__(self) -> str:
         return self.url

@@ -148,6 +148,7 @@ def test_names() -> None:
         assert isinstance(path, RemotePath) and path.cache is cache
         assert str(path) == "memory://bucket/a/b/train" and path.name == "train"
         assert str(path.with_name("val")) == "memory://bucket/a/b/val" and path.with_name("val").cache is cache
+    assert str(RemotePath("memory://") / "a") == "memory:///a" and str(RemotePath("https://h//")) == "https://h"
     assert path / "/data/x" == Path("/data/x")
     other = path / "https://host/y"
     assert str(other) == "https://host/y" and other.connection is not path.connection  # type: ignore[union-attr]

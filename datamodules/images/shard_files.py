@@ -134,7 +134,7 @@ class RemoteFiles:
     def fetch(self, places: Iterable[Place]) -> None:
         """Hold the images of a batch, in place of those of the last one."""
         self.ahead = {}
-        groups = [list(group) for _, group in groupby(sorted(set(places)), Place.block)]
+        groups = [list(group) for _, group in groupby(sorted(places), Place.block)]
         with ThreadPoolExecutor(min(FETCHES, len(groups) or 1)) as pool:
             self.ahead = {place: data for group in pool.map(self._read_group, groups) for place, data in group.items()}
 

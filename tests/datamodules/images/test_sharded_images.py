@@ -158,9 +158,10 @@ def test_what_a_list_names_and_what_is_too_small(roots: tuple[Path, Path], caplo
         assert_equal(one, batches(data, "fit", "train"))
     images = find_images(roots[1] / "imagenet" / "train")
     files = find_images(roots[0] / "imagenet" / "train")
-    found, expected = (scan_images(these, min_side=43, quiet=True) for these in (images, files))
-    assert found.num_bytes == expected.num_bytes and found.skipped == expected.skipped
-    assert [image.name for image in found.paths] == [path.name for path in expected.paths]
+    for side in (43, 44, 45):  # of widths of 44
+        found, expected = (scan_images(these, min_side=side, quiet=True) for these in (images, files))
+        assert found.num_bytes == expected.num_bytes and found.skipped == expected.skipped
+        assert [image.name for image in found.paths] == [path.name for path in expected.paths]
     assert isinstance(images[1:3], ShardedImages) and [image.stem for image in images[1:3]] == ["3", "6"]
 
 
@@ -182,6 +183,22 @@ def alter(folder: Path, name: str) -> None:
     data = bytearray(shard.read_bytes())
     data[int(rows["offset"][row]) + 50] ^= 255
     shard.write_bytes(data)
+
+
+def test_an_image_is_left_out_for_one_reason(roots: tuple[Path, Path]) -> None:
+    folder = roots[1] / "imagenet" / "train"
+    for name in ("n1/1.jpg", "n1/4.png"):
+        alter(folder, name)
+    scan = scan_images(find_images(folder), min_side=42, full=True, quiet=True)
+    small = [f"{number}.{('png', 'jpg')[number % 2]}" for number in (0, 1)]
+    assert scan.skipped == {"smaller than the crop": small, "altered since it was packed": ["4.png"]}
+    assert len(scan.paths) == 9
+
+
+def test_an_incomplete_set_is_not_taken_for_an_empty_folder(roots: tuple[Path, Path]) -> None:
+    (roots[1] / "imagenet" / "train" / "shards.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holds shards but no shards\.json"):
+        find_images(roots[1] / "imagenet" / "train")
 
 
 def test_an_altered_image_is_counted_and_training_goes_on(

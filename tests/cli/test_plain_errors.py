@@ -47,8 +47,8 @@ class Unreadable(Dataset):
 
     def __getitem__(self, index: int) -> None:
         try:
-            raise KeyError("inner\nValueError: other")
-        except KeyError as error:
+            raise type(self.error)("inner")
+        except type(self.error) as error:
             raise self.error from error
 
 

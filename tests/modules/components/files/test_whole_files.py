@@ -9,7 +9,7 @@ from modules.components.files.whole_files import remove_leftovers, unfinished, w
 
 
 def test_a_file_appears_when_the_block_ends(tmp_path: Path) -> None:
-    target = tmp_path / "deep" / "file.bin"
+    target = tmp_path / "deep" / "er" / "file.bin"
     with unfinished(target) as temporary:
         assert temporary.parent == target.parent and temporary.name.startswith(".") and temporary.suffix == ".tmp"
         temporary.write_bytes(b"new")

@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional
 from datamodules.images.crops import Photo, centre_crop, read_tensor
 from datamodules.images.packed import class_folders
 from datamodules.images.reading import SkippedImageError, find_photos, map_in_threads
-from datamodules.images.remote import Folder, RemotePath
+from datamodules.images.remote import Folder
 from datamodules.images.sharded_images import Images, ShardedImages, fetch_ahead, is_packed
 from datamodules.images.shards import Shards
 from datamodules.loading.loaders import warn
@@ -47,7 +47,7 @@ def find_classes(folder: Folder, how_to_get: str) -> ClassFolders:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}. {how_to_get}")
-    if isinstance(folder, RemotePath) or is_packed(folder):
+    if not isinstance(folder, Path) or is_packed(folder):
         return packed_classes(folder)
     paths: list[Path] = []
     labels: list[int] = []

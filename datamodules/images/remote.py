@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from datamodules.loading.roots import chosen_root, is_url
 
+MANIFEST = "shards.json"
+"""Of a packed set (datamodules/images/shards.py)."""
 ATTEMPTS = 6
 FIRST_WAIT = 0.5
 """Seconds after the first failure; doubled after each, so about a quarter of a minute in all, and varied by half, for
@@ -138,7 +140,7 @@ class RemotePath:
 
     def is_dir(self) -> bool:
         """Whether a packed set is here. There are no other folders: a store has names only."""
-        return (self / "shards.json").is_file()
+        return (self / MANIFEST).is_file()
 
     def exists(self) -> bool:
         return self.is_file() or self.is_dir()

@@ -10,10 +10,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from datamodules.images.remote import PIECE, RemotePath
+from datamodules.images.remote import MANIFEST, PIECE, RemotePath
 from datamodules.images.shard_cache import OpenFiles, ShardCache, open_to_read
 
-MANIFEST, SAMPLES, NAMES = "shards.json", "samples.npy", "names.txt"
+SAMPLES, NAMES = "samples.npy", "names.txt"
 HOW_TO_PACK = "run `python -m datamodules.images.pack_images` again, or copy the whole folder again"
 MAX_INDEX = 1 << 32
 """Bytes of a file of the index that comes over a network; 80 million images have it."""

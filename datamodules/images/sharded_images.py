@@ -17,8 +17,8 @@ from datamodules.images.reading import (
     map_in_threads,
     scan_photos,
 )
-from datamodules.images.remote import Folder, RemotePath
-from datamodules.images.shard_files import FETCHES, MANIFEST
+from datamodules.images.remote import MANIFEST, Folder, RemotePath
+from datamodules.images.shard_files import FETCHES
 from datamodules.images.shards import ALTERED, Shards
 from datamodules.loading.loaders import rank_and_world
 from datamodules.loading.shard_order import ShardSampler
@@ -82,18 +82,16 @@ class ShardedImages(Sequence):
 Images = Sequence[Path] | ShardedImages
 
 
-def is_packed(folder: Folder) -> bool:
-    """Whether ``folder`` holds shards, finished or not; behind a URL nothing else is read."""
-    if isinstance(folder, RemotePath):
-        return True
+def is_packed(folder: Path) -> bool:
+    """Whether ``folder`` holds shards, finished or not. Behind a URL nothing else is read."""
     return (folder / MANIFEST).is_file() or next(folder.glob("shard-*.tar"), None) is not None
 
 
 def find_images(folder: Folder) -> Images:
     """What a split's folder holds: a packed set, or the files that ``reading.find_photos`` finds."""
-    if isinstance(folder, RemotePath) or is_packed(folder):
-        return ShardedImages(Shards(folder))
-    return find_photos(folder)
+    if isinstance(folder, Path) and not is_packed(folder):
+        return find_photos(folder)
+    return ShardedImages(Shards(folder))
 
 
 def relative_name(image: Path | ShardImage, folder: Folder) -> str:

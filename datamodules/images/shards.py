@@ -26,10 +26,9 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.images.reading import SkippedImageError
-from datamodules.images.remote import Folder
+from datamodules.images.remote import MANIFEST, Folder
 from datamodules.images.shard_files import (
     HOW_TO_PACK,
-    MANIFEST,
     NAMES,
     SAMPLES,
     LocalFiles,

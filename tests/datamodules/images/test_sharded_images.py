@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from datamodules.image_files import ImageFiles
 from datamodules.imagenet import ImageNet
+from datamodules.images.crops import RandomCrops
 from datamodules.images.pack_images import pack_folder
-from datamodules.images.sharded_images import ShardedImages, find_images, scan_images
+from datamodules.images.remote import RemotePath
+from datamodules.images.sharded_images import ShardedImages, fetch_ahead, find_images, scan_images, shard_sampler
 from datamodules.open_images import OpenImages
 from datamodules.thumbnails import CelebA, ImageFolder
 from tests.datamodules.conftest import WritePhoto
@@ -110,6 +112,10 @@ def test_a_batch_of_a_remote_set_is_asked_for_at_once(roots: tuple[Path, Path]) 
                 images.column("offset")[[3, 5, 7]].tolist()
             )
             assert torch.equal(batch[1]["image"], data.train_set[1, 5]["image"])
+            fetch_ahead(images[4:], [2])
+            assert [place.offset for place in images.shards.files.ahead] == [images.column("offset")[6]]
+        crops = RandomCrops(find_images(RemotePath(server.url) / "imagenet" / "train"), 32, crops_per_image=2)
+        assert torch.equal(crops.__getitems__([(0, 13)])[0]["image"], crops[0, 13]["image"])
 
 
 def test_roots_that_hold_no_packed_set(roots: tuple[Path, Path], tmp_path: Path) -> None:
@@ -223,6 +229,19 @@ def test_shards_at_once(roots: tuple[Path, Path], caplog: pytest.LogCaptureFixtu
             data.setup("fit")
             with pytest.raises(ValueError, match="shards_at_once reads a packed set, with cache: none"):
                 data.train_dataloader()
+
+
+def test_the_order_of_shards_follows_from_the_seed(roots: tuple[Path, Path]) -> None:
+    crops = RandomCrops(find_images(roots[1] / "imagenet" / "train"), 32)
+    orders = [shard_sampler(crops, 2, seed, None).order().tolist() for seed in (1, 1, 2)]  # type: ignore[union-attr]
+    assert orders[0] == orders[1] != orders[2] and shard_sampler(crops, None, 1, None) is None
+
+
+def test_the_size_of_very_many_pixels(roots: tuple[Path, Path]) -> None:
+    images = find_images(roots[1] / "imagenet" / "train")
+    rows = images.shards.rows = np.array(images.shards.rows)  # type: ignore[union-attr]
+    rows["height"] = rows["width"] = 1 << 20
+    assert scan_images(images, quiet=True).num_bytes == 3 * 12 << 40
 
 
 def test_packed_files_outside_of_class_folders(tmp_path: Path, write_photo: WritePhoto) -> None:

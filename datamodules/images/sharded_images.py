@@ -126,7 +126,7 @@ def scan_images(
     found = {NOT_RGB: is_gray, TOO_SMALL: is_small, ALTERED: is_altered & ~is_gray & ~is_small}
     skipped = {reason: [image.name for image in images.where(those)] for reason, those in found.items() if those.any()}
     kept = images.where(~(is_gray | is_small | is_altered))
-    pixels = np.dot(kept.column("height").astype(np.int64), kept.column("width").astype(np.int64))
+    pixels = np.dot(kept.column("height").astype(np.int64), kept.column("width"))
     return PhotoScan(kept, 3 * int(pixels), skipped)
 
 

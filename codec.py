@@ -21,223 +21,38 @@ whose decoder is random has ``draws(container, samples, seed)`` and, where it ne
 """
 
 import argparse
-import functools
-import importlib
-import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages make fresh tensors several times cheaper
 
-import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from cli import checkout, lossless_bench
-from cli.file_jobs import (
-    STANDARD,
-    Existing,
-    Job,
-    Names,
-    Outcome,
-    find_jobs,
-    found_files,
-    named,
-    printable,
-    read_whole,
+from cli.codec_files import (
+    compress_file,
+    decompress_file,
+    is_container,
+    is_image,
+    read_container,
+    show_tiles,
+    verify_file,
 )
+from cli.codec_models import DEFAULT_MODEL, candidate_models, chosen_model, codec_of, load_codec, shipped_models
+from cli.file_jobs import STANDARD, Names, Outcome, found_files, named, printable
 from cli.job_pool import complain, console, run_jobs
-from cli.parts import WHOLE, Part, chosen_part
-from modules.components.checkpoint_file import CheckpointError
-from modules.components.coding.checked_file import file_of
-from modules.components.coding.container import MAGIC, Container, CorruptFileError, unpack
-from modules.components.coding.model_file import load_network, read_network_config, save_weights
-from modules.components.files.images import SUFFIXES, read_exact
+from cli.own_jobs import own_files, own_jobs
+from modules.components.coding.container import unpack
+from modules.components.coding.model_file import read_network_config, save_weights
+from modules.components.files.images import SUFFIXES
 from modules.components.files.png import png_bytes
 from modules.components.files.whole_files import unfinished, write_whole
 
-WEIGHTS = Path(__file__).resolve().parent / "weights"
-DEFAULT_MODEL = "pixel_mlp"
-MANY_TILES = 16
-"""From so many on, an image has a progress bar of its own."""
 USER_ERRORS = (ValueError, OSError, RuntimeError)
-
-
-def load_codec(path: Path, **options: Any) -> Any:
-    """The codec of a weights file or checkpoint.
-
-    Raises:
-        FileNotFoundError, CheckpointError: if it cannot be loaded or its method has no codec.
-    """
-    method, network = load_network(path)
-    try:
-        codec_class = importlib.import_module(f"modules.{method}.codec").Codec
-    except ImportError as error:
-        raise CheckpointError(f"{path}: the method {method} has no codec") from error
-    return codec_class(network, **options)
-
-
-def shipped_models() -> dict[str, Path]:
-    return {path.stem: path for path in sorted(WEIGHTS.glob("*.pt"))}
-
-
-def chosen_model(arguments: argparse.Namespace) -> Path:
-    """Path of --checkpoint, of --model, or of the default.
-
-    Raises:
-        FileNotFoundError: naming the models there are.
-    """
-    if arguments.checkpoint:
-        return arguments.checkpoint
-    models = shipped_models()
-    name = arguments.model or DEFAULT_MODEL
-    if name not in models:
-        raise FileNotFoundError(f"no model {name!r} in {WEIGHTS}; there are: {', '.join(models) or 'none'}")
-    return models[name]
-
-
-@functools.cache
-def codec_of(path: Path, device: str, precision: str = "float32") -> Any:
-    return load_codec(path, device=device, precision=precision)
-
-
-@functools.cache
-def codec_for_file(fingerprint: bytes, candidates: tuple[Path, ...], device: str) -> Any:
-    """The codec whose fingerprint the file carries.
-
-    Raises:
-        CorruptFileError: if none of the candidates is the one.
-    """
-    for path in candidates:
-        codec = codec_of(path, device)
-        if codec.fingerprint == fingerprint:
-            return codec
-    names = ", ".join(path.stem for path in candidates) or "none"
-    raise CorruptFileError(
-        f"the file was written by model {fingerprint.hex()}, which is none of: {names}; name its checkpoint "
-        "with --checkpoint"
-    )
-
-
-def tile_bar(tiles: Iterable, total: int) -> Iterable:
-    return track(tiles, "tiles", total, console=console) if total >= MANY_TILES else tiles
-
-
-def show_tiles(codecs: Iterable[Any], jobs: Sequence[Job]) -> None:
-    """A bar over the tiles of a single file; several files have theirs."""
-    for codec in codecs:
-        if hasattr(type(codec), "progress"):
-            codec.progress = tile_bar if len(jobs) == 1 else type(codec).progress
-
-
-def deliver(target: Path, data: bytes) -> None:
-    if target == STANDARD:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    else:
-        write_whole(target, data)
-
-
-def compress_file(
-    job: Job, model: Path, device: str, precision: str, verify: bool, keep: str | None, box: str | None
-) -> Outcome:
-    codec = codec_of(model, device, precision)
-    source = io.BytesIO(read_whole(STANDARD)) if job.source == STANDARD else job.source
-    pixels, metadata, notes = read_exact(source)
-    wishes = {}
-    if hasattr(codec, "side_information"):
-        wishes["side"] = codec.side_information(job.source, pixels.shape[:2], keep, box)
-    elif keep is not None or box is not None:
-        raise ValueError("this model keeps whole images: leave out --keep and --box")
-    file = file_of(codec, pixels, metadata, verify, **wishes)
-    deliver(job.target, file)
-    bytes_in = source.stat().st_size if isinstance(source, Path) else source.getbuffer().nbytes
-    return Outcome(job.source, bytes_in, len(file), pixels.size, notes=notes)
-
-
-def decoded(file: bytes, candidates: tuple[Path, ...], device: str) -> tuple[np.ndarray, Container]:
-    container = unpack(file)
-    return codec_for_file(container.model, candidates, device).decompress(container), container
-
-
-def drawn(file: bytes, candidates: tuple[Path, ...], device: str, samples: int, seed: int) -> list[np.ndarray]:
-    """Several images of one file, by a random decoder. Raises ValueError for a method that decodes to one image."""
-    container = unpack(file)
-    codec = codec_for_file(container.model, candidates, device)
-    if not hasattr(codec, "draws"):
-        raise ValueError(f"{container.method} decodes to one image: leave out --samples and --seed")
-    return codec.draws(container, samples, seed)
-
-
-def decompress_file(
-    job: Job, candidates: tuple[Path, ...], device: str, samples: int, seed: int, force: bool
-) -> Outcome:
-    file = read_container(job.source)
-    first, container = decoded(file, candidates, device)
-    images = [first] if (samples, seed) == (1, 0) else drawn(file, candidates, device, samples, seed)
-    targets = [job.target, *(job.target.with_suffix(f".{number}.png") for number in range(1, samples))]
-    if taken := [target for target in targets[1:] if target.exists() and not force]:
-        raise FileExistsError(f"{taken[0]} exists; --force overwrites it")
-    pngs = [png_bytes(pixels, container.metadata) for pixels in images]
-    for target, png in reversed([*zip(targets, pngs, strict=True)]):  # the first one last: it stands for all of them
-        deliver(target, png)
-    return Outcome(job.source, len(file), sum(map(len, pngs)), sum(pixels.size for pixels in images))
-
-
-def verify_file(job: Job, candidates: tuple[Path, ...], device: str) -> Outcome:
-    file = read_container(job.source)
-    pixels, _ = decoded(file, candidates, device)
-    return Outcome(job.source, len(file), pixels.size, pixels.size)
-
-
-def is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
-
-
-def is_container(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return True  # the command names it, with the reason
-
-
-def read_container(path: Path) -> bytes:
-    """Bytes of a file of ours, which says so in its first bytes before the rest is read.
-
-    Raises:
-        CorruptFileError: if it is none.
-    """
-    if path != STANDARD and not is_container(path):
-        raise CorruptFileError("not a Parsimony file (it does not start with PSMY)")
-    return read_whole(path)
-
-
-def candidate_models(arguments: argparse.Namespace) -> tuple[Path, ...]:
-    return (arguments.checkpoint,) if arguments.checkpoint else tuple(shipped_models().values())
-
-
-def own_jobs(
-    arguments: argparse.Namespace, names: Names, accepts: Callable[[Path], bool]
-) -> tuple[list[Job], list[Outcome]]:
-    """This process's part of the command's jobs, without those that are done."""
-    part = chosen_part(arguments.part)
-    existing = Existing(arguments.force, arguments.resume)
-    found = find_jobs(arguments.files, arguments.output, names, accepts, existing, part)
-    if found.kept:
-        console.print(f"{found.kept} results are there already", markup=False, highlight=False)
-    announce(part, len(found.jobs))
-    return found.jobs, found.refused
-
-
-def announce(part: Part, jobs: int) -> None:
-    """Where there are several, which this one is."""
-    if part != WHOLE:
-        console.print(f"{part}: {jobs} files", markup=False, highlight=False)
 
 
 def compress(arguments: argparse.Namespace) -> int:
@@ -263,11 +78,7 @@ def decompress(arguments: argparse.Namespace) -> int:
 
 
 def verify(arguments: argparse.Namespace) -> int:
-    pairs, refused = found_files(arguments.files, is_container)
-    part = chosen_part(arguments.part)
-    jobs = [Job(path, path) for number, (path, _) in enumerate(pairs) if part.takes(number)]
-    announce(part, len(jobs))
-    refused = refused if part.takes(0) else []
+    jobs, refused = own_files(arguments, is_container)
     work = (candidate_models(arguments), arguments.device)
     return run_jobs("verify", verify_file, jobs, refused, work, arguments.workers, quiet=False)
 

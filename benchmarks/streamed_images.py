@@ -8,6 +8,11 @@ waited for is worse for a million files. Both are read as ``OpenImages`` reads t
 drawn at random over the whole set, a crop each, in batches of 256. Seconds are CPU-seconds of this process and its
 threads, which other work on the machine does not change; beside them is the clock.
 
+Then the same shards behind a web server of this machine, in a process of its own, that answers ranges at once or after
+20 ms, as a store may: a batch asked for at once, in this process or in four workers; image by image; and again from the
+cache of a first pass. By the clock, since waiting is what differs. Such small images are the worst case: nearly all of
+the work is in the questions.
+
 Going on: a loader whose state says that half of the epoch is over hands out its next batch, which must be the one that
 an uninterrupted epoch has there.
 """
@@ -16,7 +21,10 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +33,15 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from torch.utils.data import Dataset
 
 from datamodules.images.crops import RandomCrops
 from datamodules.images.pack_images import pack_folder
+from datamodules.images.remote import Cache, Folder, RemotePath
 from datamodules.images.sharded_images import find_images, scan_images
 from datamodules.loading.loaders import EpochSampler, ResumableDataLoader, training_loader
 
-SIDE, BATCH, DIFFERENT = 8, 256, 1000
+SIDE, BATCH, DIFFERENT, WORKERS = 8, 256, 1000, 4
 
 
 def write_files(folder: Path, count: int) -> None:
@@ -54,7 +64,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float, float]:
     return found, time.process_time() - cpu, time.perf_counter() - start
 
 
-def opened(folder: Path) -> RandomCrops:
+def opened(folder: Folder) -> RandomCrops:
     return RandomCrops(scan_images(find_images(folder), min_side=SIDE, quiet=True).paths, SIDE)
 
 
@@ -72,6 +82,97 @@ def batch_at(crops: RandomCrops, number: int) -> torch.Tensor:
     resumed = loader(crops)
     resumed.load_state_dict({"epoch": 0, "batches": number})
     return next(iter(resumed))["image"]
+
+
+class RangeHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    delay = 0.0
+
+    def log_message(self, *arguments: object) -> None:
+        """Nothing, a line a question is too much."""
+
+    def answer(self, status: int, length: int, data: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_HEAD(self) -> None:
+        path = Path(self.path)
+        self.answer(200, path.stat().st_size, b"") if path.is_file() else self.answer(404, 0, b"")
+
+    def do_GET(self) -> None:
+        start, end = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        time.sleep(self.delay)
+        with open(self.path, "rb") as file:
+            data = os.pread(file.fileno(), end + 1 - start, start)
+        self.answer(206, len(data), data)
+
+
+def serve(delay: float, port: Any) -> None:
+    RangeHandler.delay = delay
+    server = ThreadingHTTPServer(("127.0.0.1", 0), RangeHandler)
+    port.put(server.server_port)
+    server.serve_forever()
+
+
+@contextmanager
+def serving(delay: float) -> Iterator[str]:
+    """The URL of a server of all files, which waits ``delay`` seconds before each answer."""
+    context = get_context("fork")
+    port = context.Queue()
+    process = context.Process(target=serve, args=(delay, port), daemon=True)
+    process.start()
+    try:
+        yield f"http://127.0.0.1:{port.get(timeout=60)}"
+    finally:
+        process.terminate()
+        process.join()
+
+
+def steady_rate(crops: Dataset, batches: int, workers: int) -> float:
+    """Images a second by the clock, after the workers have filled their queues."""
+    iterator = iter(training_loader(crops, BATCH, 0, workers, None))
+    for _ in range(1 + 2 * workers):
+        next(iterator)
+    start = time.perf_counter()
+    for _ in range(batches):
+        next(iterator)
+    return batches * BATCH / (time.perf_counter() - start)
+
+
+class OneByOne(Dataset):
+    """The same crops, each image asked for when it is its turn."""
+
+    def __init__(self, crops: RandomCrops) -> None:
+        self.crops = crops
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, draw: tuple[int, int]) -> dict[str, torch.Tensor]:
+        return self.crops[draw]
+
+
+def remote_table(packed: Path, kept: Path, batches: int) -> Table:
+    """Images a second by the clock, from ``packed`` on the disk and behind a server."""
+    table = Table("shards", "this process", f"{WORKERS} workers", title="images per second by the clock")
+
+    def row(name: str, crops: Dataset) -> None:
+        table.add_row(name, *(f"{steady_rate(crops, batches, workers):,.0f}" for workers in (0, WORKERS)))
+
+    row("on the disk", opened(packed))
+    for delay in (0.0, 0.02):
+        with serving(delay) as url:
+            behind = f"behind a server, {1000 * delay:.0f} ms"
+            far = RemotePath(url + str(packed))
+            row(behind, opened(far))
+            table.add_row(f"{behind}, one by one", f"{steady_rate(OneByOne(opened(far)), 2, 0):,.0f}", "")
+            crops = opened(RemotePath(far.url, Cache(kept / str(delay), 4 << 30)))
+            read(crops, batches + 1 + 2 * WORKERS)
+            row(f"{behind}, from the cache", crops)
+    return table
 
 
 def main() -> None:
@@ -104,6 +205,7 @@ def main() -> None:
         draws = EpochSampler(crops).order()[start : start + BATCH]
         uninterrupted = torch.stack([crops[0, int(index)]["image"] for index in draws])
         Console(width=110).print(table)
+        Console(width=110).print(remote_table(packed, Path(root, "kept"), 16 if options.quick else 40))
     assert torch.equal(*middles) and torch.equal(uninterrupted, middles[0]), "a resumed epoch has other batches"
     print("the batch in the middle of the epoch is the same from files, from shards and without an interruption")
     print(f"ratio streamed_images {speeds[1] / speeds[0]:.2f}")

@@ -58,6 +58,12 @@ def one_line(message: str) -> str:
     return text
 
 
+def from_worker(message: str) -> str:
+    """Without the traceback that torch puts before what a DataLoader's worker process raised."""
+    found = re.match(r"Caught (\w+) in DataLoader worker process \d+\.\n", message)
+    return message.rpartition(f"\n{found[1]}: ")[2] if found else message
+
+
 def known_names(text: str, options: Iterable[str]) -> Iterable[str]:
     """The names that could have stood where the message ``text`` sees a wrong one."""
     if missing := re.search(r"module '([\w.]+)' has no attribute", text):
@@ -128,7 +134,7 @@ def one_line_errors() -> Iterator[None]:
     except USER_ERRORS as error:
         if os.environ.get("PARSIMONY_DEBUG"):
             raise
-        leave(one_line(str(error)))
+        leave(one_line(from_worker(str(error))))
     except OSError as error:
         if os.environ.get("PARSIMONY_DEBUG") or error.errno not in NO_ROOM:
             raise

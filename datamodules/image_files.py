@@ -4,8 +4,9 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from datamodules.images.crops import NamedImages
+from datamodules.images.remote import image_root
 from datamodules.images.whole_images import whole_images
-from datamodules.loading.loaders import data_root, evaluation_loader
+from datamodules.loading.loaders import evaluation_loader
 
 
 class ImageFiles(LightningDataModule):
@@ -21,7 +22,7 @@ class ImageFiles(LightningDataModule):
 
     Args:
         folder: below the root, or absolute.
-        root: the data root; PARSIMONY_DATA or ``data`` if not given.
+        root: the data root, a folder or, for a packed folder, a URL; PARSIMONY_DATA or ``data`` if not given.
         num_workers: processes that decode.
 
     Raises:
@@ -32,7 +33,7 @@ class ImageFiles(LightningDataModule):
     def __init__(self, folder: str = "kodak", root: str | None = None, num_workers: int = 0) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.folder = data_root(root) / folder
+        self.folder = image_root(root) / folder
         self.num_workers = num_workers
         self.images: NamedImages | None = None
 

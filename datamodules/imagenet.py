@@ -1,17 +1,16 @@
 """ImageNet (ILSVRC 2012) in the ImageFolder layout, and any folder like it, such as Tiny ImageNet."""
 
-from pathlib import Path
 from typing import Literal
 
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from datamodules.images.class_folders import CentralPart, ClassFolders, LabelledPhotos, RandomPart, find_classes
+from datamodules.images.remote import Folder, image_root
 from datamodules.images.sharded_images import scan_images, shard_sampler
 from datamodules.images.whole_images import warn_of_skipped
 from datamodules.loading.loaders import (
     ResumableDataLoader,
-    data_root,
     evaluation_loader,
     is_rank_zero,
     training_device,
@@ -35,7 +34,8 @@ class ImageNet(LightningDataModule):
     evaluated once; the others (truncated, CMYK, 16 bit) are counted and named, see datamodules/images/reading.py.
 
     Args:
-        root: PARSIMONY_DATA or ``data`` if not given.
+        root: PARSIMONY_DATA or ``data`` if not given. Packed splits may be behind a
+            URL, such as s3://bucket/data.
         folder: below the root.
         train_split, val_split: folders of the splits; test and predict take ``val_split`` as well, since ImageNet's
             test set has no public labels.
@@ -49,6 +49,9 @@ class ImageNet(LightningDataModule):
         cache_limit_gib: of the decoded training images; a cache that needs more is refused.
         shards_at_once: of a packed training set, read it shard by shard, so many mixed at a time (see
             datamodules/loading/shard_order.py), instead of in an order over the whole set.
+        shard_cache: folder of this machine for what is read of shards behind a URL, shared by its processes; without
+            one every image is read from afar each time.
+        shard_cache_limit_gib: size of that folder, at most, whatever sets are in it.
         num_workers: loader processes; unused by ``device``. ``none`` needs several, ``memory`` hardly any.
         seed: of order and crops.
 
@@ -71,6 +74,8 @@ class ImageNet(LightningDataModule):
         cache: Literal["none", "memory", "device"] = "none",
         cache_limit_gib: float = 16.0,
         shards_at_once: int | None = None,
+        shard_cache: str | None = None,
+        shard_cache_limit_gib: float = 64.0,
         num_workers: int = 8,
         seed: int = 0,
     ) -> None:
@@ -86,7 +91,7 @@ class ImageNet(LightningDataModule):
             raise ValueError(f"smallest_part must be in 0..1 and above 0, got {smallest_part}")
         if cache not in ("none", "memory", "device"):
             raise ValueError(f"cache must be none, memory or device, got {cache!r}")
-        self.folder = data_root(root) / folder
+        self.folder = image_root(root, shard_cache, shard_cache_limit_gib) / folder
         self.train_split, self.val_split = train_split, val_split
         self.crop_size, self.smallest_part = crop_size, smallest_part
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
@@ -145,7 +150,7 @@ class ImageNet(LightningDataModule):
 
     def _evaluation_set(self) -> LabelledPhotos:
         """Every file is decoded once first, so that a damaged one is known before and counts nowhere."""
-        folder: Path = self.folder / self.val_split
+        folder: Folder = self.folder / self.val_split
         found = find_classes(folder, HOW_TO_GET)
         scan = scan_images(found.paths, gray_to_rgb=True, full=True, quiet=not is_rank_zero())
         warn_of_skipped(folder, scan.skipped)

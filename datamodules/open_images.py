@@ -1,7 +1,6 @@
 """Open Images in its official layout, or any folder of photographs: random crops to train, centre crops to validate."""
 
 from itertools import compress
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.images.crops import NamedImages, RandomCrops, centre_crop, read_tensor
 from datamodules.images.reading import SkippedImageError, decode, read_image_list
+from datamodules.images.remote import Folder, image_root
 from datamodules.images.sharded_images import (
     Images,
     ShardedImages,
@@ -24,7 +24,6 @@ from datamodules.images.sharded_images import (
 from datamodules.images.whole_images import warn_of_skipped, whole_images
 from datamodules.loading.loaders import (
     ResumableDataLoader,
-    data_root,
     evaluation_loader,
     is_rank_zero,
     training_device,
@@ -57,7 +56,8 @@ class OpenImages(LightningDataModule):
     the first ten of each kind named.
 
     Args:
-        root: the folder of the splits; PARSIMONY_DATA or ``data`` if not given.
+        root: the folder of the splits; PARSIMONY_DATA or ``data`` if not given. Packed splits may be behind a
+            URL, such as s3://bucket/data.
         train_split: folder of the training photographs.
         val_split: folder of the validation photographs.
         test_split: folder of the test photographs.
@@ -73,6 +73,9 @@ class OpenImages(LightningDataModule):
         cache_limit_gib: the cache is refused if the decoded photographs need more.
         shards_at_once: of a packed training set, read it shard by shard, so many mixed at a time (see
             datamodules/loading/shard_order.py), instead of in an order over the whole set.
+        shard_cache: folder of this machine for what is read of shards behind a URL, shared by its processes; without
+            one every image is read from afar each time.
+        shard_cache_limit_gib: size of that folder, at most, whatever sets are in it.
         num_workers: loader processes; unused by ``device``. ``none`` needs several, ``memory`` hardly any.
         seed: of order, positions and flips.
 
@@ -97,12 +100,14 @@ class OpenImages(LightningDataModule):
         cache: Literal["none", "memory", "device"] = "memory",
         cache_limit_gib: float = 16.0,
         shards_at_once: int | None = None,
+        shard_cache: str | None = None,
+        shard_cache_limit_gib: float = 64.0,
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.root = data_root(root)
+        self.root = image_root(root, shard_cache, shard_cache_limit_gib)
         self.splits = {"train": train_split, "val": val_split, "test": test_split}
         self.image_lists = image_lists or {}
         if unknown := set(self.image_lists) - set(self.splits):
@@ -208,7 +213,7 @@ class OpenImages(LightningDataModule):
             raise ValueError(f"no usable photograph in {folder}: {describe_skipped(skipped)}")
         return NamedImages(list(crops.values()), list(crops))
 
-    def _folder(self, role: str) -> Path:
+    def _folder(self, role: str) -> Folder:
         folder = self.root / self.splits[role]
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder {folder}. {HOW_TO_GET}")

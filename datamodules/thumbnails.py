@@ -12,6 +12,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from datamodules.images.reading import decode, find_photos
+from datamodules.images.remote import Folder, RemotePath, image_root
 from datamodules.images.sharded_images import (
     Images,
     ShardedImages,
@@ -53,14 +54,14 @@ class ThumbnailData(LightningDataModule):
     out, counted and named. Every evaluation image is seen exactly once.
 
     Args:
-        root: the data root; PARSIMONY_DATA or ``data`` if not given.
+        root: the data root, a folder or, for packed splits, a URL; PARSIMONY_DATA or ``data`` if not given.
         size: S.
         batch_size: training images a batch, on each device.
         val_batch_size: the same for validation and test.
         test_images: evaluate only the first so many; null for all.
         in_memory: hold the images in memory; false maps the packed file, for sets that are larger than memory.
         num_workers: loader processes; hardly of use.
-        cache_dir: of the packed arrays; ``<root>/<set>_cache`` if not given.
+        cache_dir: of the packed arrays; ``<root>/<set>_cache`` if not given; a URL needs one.
         seed: of the order.
 
     Raises:
@@ -91,9 +92,11 @@ class ThumbnailData(LightningDataModule):
         for name, value in numbers.items():
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        self.root, self.size, self.seed = data_root(root), size, seed
+        self.root, self.size, self.seed = image_root(root), size, seed
         self.batch_size, self.val_batch_size, self.test_images = batch_size, val_batch_size, test_images
         self.in_memory, self.num_workers = in_memory, num_workers
+        if isinstance(self.root, RemotePath) and not cache_dir:
+            raise ValueError(f"the thumbnails of {self.root} need a folder of this machine: set cache_dir")
         self.cache_dir = Path(cache_dir) if cache_dir else None
         self.sets: dict[str, Thumbnails] = {}
 
@@ -102,7 +105,7 @@ class ThumbnailData(LightningDataModule):
         raise NotImplementedError
 
     def open(self, split: Split, quiet: bool) -> Thumbnails:
-        cache = (self.cache_dir or self.root / f"{self.name}_cache") / f"{split}{self.size}{self.part}"
+        cache = Path(str(self.cache_dir or self.root / f"{self.name}_cache"), f"{split}{self.size}{self.part}")
         packed = open_cache(self.source(split), cache, self.size, self.in_memory, quiet)
         if packed.skipped:
             warn(f"{self.name}, {split}: left out {describe_skipped(packed.skipped)}")
@@ -136,12 +139,12 @@ class ThumbnailData(LightningDataModule):
     predict_dataloader = test_dataloader
 
 
-def files_source(folder: Path, images: Sequence[Path | ShardImage], size: int) -> Source:
+def files_source(folder: Folder, images: Sequence[Path | ShardImage], size: int) -> Source:
     """Image files below ``folder``, or images that were packed there."""
     named = {relative_name(image, folder): image for image in images}
     files = [(name, path.stat()) for name, path in named.items() if isinstance(path, Path)]
-    packed = [name for name, image in named.items() if isinstance(image, ShardImage)]
-    settings = (Shards(folder).key, packed) if packed else ()
+    packed = {name: image.shards.key for name, image in named.items() if isinstance(image, ShardImage)}
+    settings = (next(iter(packed.values())), list(packed)) if packed else ()
     key = fingerprint(files, VERSION, size, *settings)
     return Source(list(named), lambda name: decode(source_of(named[name]), gray_to_rgb=True), key)
 
@@ -180,16 +183,20 @@ class ImageFolder(ThumbnailData):
             )
         return files_source(folder, self._files(folder), self.size)
 
-    def _files(self, folder: Path) -> Images:
+    def _files(self, folder: Folder) -> Images:
         if self.classes is None:
             return find_images(folder)
-        packed = ShardedImages(Shards(folder)) if is_packed(folder) else None
-        there = packed.shards.classes if packed else [part.name for part in folder.iterdir() if part.is_dir()]
-        if missing := [name for name in self.classes if name not in there]:
+        if isinstance(folder, Path) and not is_packed(folder):
+            self._check_classes(folder, [part.name for part in folder.iterdir() if part.is_dir()])
+            return sorted(path for name in set(self.classes) for path in find_photos(folder / name))
+        packed = ShardedImages(Shards(folder))
+        there = self._check_classes(folder, packed.shards.classes)
+        return packed.where(np.isin(packed.column("label"), [there.index(name) for name in self.classes]))
+
+    def _check_classes(self, folder: Folder, there: list[str]) -> list[str]:
+        if missing := [name for name in self.classes or () if name not in there]:
             raise FileNotFoundError(f"{folder} holds no class {', '.join(missing)}: correct the names in classes")
-        if packed:
-            return packed.where(np.isin(packed.column("label"), [there.index(name) for name in self.classes]))
-        return sorted(path for name in set(self.classes) for path in find_photos(folder / name))
+        return there
 
 
 class CelebA(ThumbnailData):
@@ -225,14 +232,14 @@ class CelebA(ThumbnailData):
         return files_source(folder, [there[name] for name in names], self.size)
 
 
-def read_partition(path: Path) -> list[tuple[str, str]]:
+def read_partition(path: Folder) -> list[tuple[str, str]]:
     """(file name, "0", "1" or "2") of every line.
 
     Raises:
         ValueError: for a line that is something else, naming it.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+    for number, line in enumerate(path.read_bytes().decode(errors="replace").splitlines(), 1):
         words = line.split()
         if not words:
             continue
@@ -262,7 +269,7 @@ class LSUNBedroom(ThumbnailData):
         self.held_out, self.max_images = held_out, max_images
 
     def source(self, split: Split) -> Source:
-        folder = self.root / "lsun" / "bedroom_train_lmdb"
+        folder = data_root(str(self.root)) / "lsun" / "bedroom_train_lmdb"
         if not (folder / "data.mdb").is_file():
             raise FileNotFoundError(
                 f"no {folder / 'data.mdb'}. Expected is <root>/lsun/bedroom_train_lmdb/, unpacked from "

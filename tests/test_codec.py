@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import codec
+from cli import codec_files
 from modules.components.checkpoint_file import CheckpointError
 from modules.components.coding.container import CorruptFileError, digest, pack, unpack
 from modules.components.coding.model_file import load_network, save_weights
@@ -280,9 +281,9 @@ def test_verify_decodes_and_writes_nothing(weights, capsys):
 
 def test_a_foreign_file_is_told_by_its_first_bytes(monkeypatch):
     Path("film.mp4").write_bytes(b"\0\0\0 ftyp")
-    monkeypatch.setattr(codec, "read_whole", lambda path: pytest.fail("read it whole"))
+    monkeypatch.setattr(codec_files, "read_whole", lambda path: pytest.fail("read it whole"))
     with pytest.raises(CorruptFileError, match="not a Parsimony file"):
-        codec.read_container(Path("film.mp4"))
+        codec_files.read_container(Path("film.mp4"))
 
 
 def test_compress_verifies_unless_told_not_to(weights, capsys, monkeypatch):
@@ -438,7 +439,7 @@ def test_compress_says_what_it_saved(weights, capsys):
 
 def test_a_single_large_image_has_a_bar_over_its_tiles(capsys, monkeypatch):
     monkeypatch.setattr("modules.pixel_mlp.codec.MAX_TILE", 16)
-    monkeypatch.setattr(codec, "MANY_TILES", 4)
+    monkeypatch.setattr(codec_files, "MANY_TILES", 4)
     save("in/a.png", pixels(0, 30, 31, 3))
     assert codec.main(["compress", "in", "--output", "out"]) == 0
     assert capsys.readouterr().err.count("tiles") == 2  # the check decodes it

@@ -18,7 +18,8 @@ from torchvision.transforms.v2 import functional
 from datamodules.images.crops import Photo, centre_crop, read_tensor
 from datamodules.images.packed import class_folders
 from datamodules.images.reading import SkippedImageError, find_photos, map_in_threads
-from datamodules.images.sharded_images import Images, ShardedImages, is_packed
+from datamodules.images.remote import Folder
+from datamodules.images.sharded_images import Images, ShardedImages, fetch_ahead, is_packed
 from datamodules.images.shards import Shards
 from datamodules.loading.loaders import warn
 from datamodules.loading.reporting import MAX_NAMES
@@ -37,7 +38,7 @@ class ClassFolders(NamedTuple):
     """Names of the folders, sorted; a label is a position in here."""
 
 
-def find_classes(folder: Path, how_to_get: str) -> ClassFolders:
+def find_classes(folder: Folder, how_to_get: str) -> ClassFolders:
     """List a split.
 
     Raises:
@@ -46,7 +47,7 @@ def find_classes(folder: Path, how_to_get: str) -> ClassFolders:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}. {how_to_get}")
-    if is_packed(folder):
+    if not isinstance(folder, Path) or is_packed(folder):
         return packed_classes(folder)
     paths: list[Path] = []
     labels: list[int] = []
@@ -62,7 +63,7 @@ def find_classes(folder: Path, how_to_get: str) -> ClassFolders:
     return ClassFolders(paths, labels, [path.name for path in classes])
 
 
-def packed_classes(folder: Path) -> ClassFolders:
+def packed_classes(folder: Folder) -> ClassFolders:
     """The same of a packed set; raises a ValueError if images were packed that are in no folder."""
     images = ShardedImages(Shards(folder))
     labels = images.column("label").astype(np.int64)
@@ -139,6 +140,10 @@ class LabelledPhotos(Dataset):
         epoch, index = draw if isinstance(draw, tuple) else (0, draw)
         image, label = self._usable(index)
         return {"image": self.part(image, epoch, index), "label": torch.tensor(label), "index": torch.tensor(index)}
+
+    def __getitems__(self, draws: Sequence[tuple[int, int] | int]) -> list[dict[str, Tensor]]:
+        fetch_ahead(self.images, (draw[1] if isinstance(draw, tuple) else draw for draw in draws))
+        return [self[draw] for draw in draws]
 
     def load(self, device: torch.device, quiet: bool = False) -> None:
         """Decode all onto ``device``; unusable ones stay paths."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.images.reading import TOO_SMALL, SkippedImageError, decode, map_in_threads
-from datamodules.images.sharded_images import ShardImage, source_of
+from datamodules.images.sharded_images import ShardImage, fetch_ahead, source_of
 from datamodules.loading.reporting import MAX_NAMES
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,11 @@ class RandomCrops(Dataset):
         epoch, index = draw if isinstance(draw, tuple) else (0, draw)
         image = self._readable_image(index % len(self.images))
         return {"image": random_crop(image, self.crop_size, (self.seed, epoch, index))}
+
+    def __getitems__(self, draws: Sequence[tuple[int, int] | int]) -> list[dict[str, Tensor]]:
+        indices = (draw[1] if isinstance(draw, tuple) else draw for draw in draws)
+        fetch_ahead(self.images, (index % len(self.images) for index in indices))
+        return [self[draw] for draw in draws]
 
     def load(self, device: torch.device, quiet: bool = False) -> None:
         """Decode all photographs onto ``device``. Unreadable ones stay paths."""

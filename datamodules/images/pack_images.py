@@ -28,7 +28,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datamodules.images.reading import SkippedImageError, find_photos, open_photo
-from datamodules.images.shards import MANIFEST, NAMES, ROW, SAMPLES, VERSION, Shards
+from datamodules.images.remote import MANIFEST
+from datamodules.images.shard_files import NAMES, SAMPLES
+from datamodules.images.shards import ROW, VERSION, Shards
 from datamodules.loading.packing import fingerprint
 from datamodules.loading.reporting import describe_skipped, track
 from datamodules.loading.restartable import run_restartable

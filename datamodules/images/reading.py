@@ -9,12 +9,14 @@ import csv
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import StringIO
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image
 
+from datamodules.images.remote import Folder
 from datamodules.loading.reporting import track
 from modules.components.files.images import (
     NOT_RGB,
@@ -98,7 +100,7 @@ def find_photos(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def read_image_list(path: Path) -> set[str]:
+def read_image_list(path: Folder) -> set[str]:
     """The ImageIDs of an Open Images CSV: the first column, under a header.
 
     Raises:
@@ -107,12 +109,11 @@ def read_image_list(path: Path) -> set[str]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no image list {path}: expected is a CSV of Open Images, first column ImageID")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.reader(file)
-        header = next(rows, [])
-        if header[:1] != ["ImageID"]:
-            raise ValueError(f"the first column of {path} must be ImageID, got {header[:1]}")
-        return {row[0] for row in rows if row}
+    rows = csv.reader(StringIO(path.read_bytes().decode("utf-8-sig"), newline=""))
+    header = next(rows, [])
+    if header[:1] != ["ImageID"]:
+        raise ValueError(f"the first column of {path} must be ImageID, got {header[:1]}")
+    return {row[0] for row in rows if row}
 
 
 def scan_photos(
@@ -143,8 +144,8 @@ def scan_photos(
 
 
 def map_in_threads(
-    function: Callable[[Item], Result], items: list[Item], description: str, quiet: bool
+    function: Callable[[Item], Result], items: list[Item], description: str, quiet: bool, threads: int | None = None
 ) -> Iterator[Result]:
     """``map`` in order over threads (Pillow decodes outside the GIL), behind a progress bar."""
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
         yield from track(pool.map(function, items), len(items), description, quiet)

@@ -1,6 +1,6 @@
 """Images of a packed set where a folder has files: sequences of them, and what finds and judges either kind."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -17,7 +17,9 @@ from datamodules.images.reading import (
     map_in_threads,
     scan_photos,
 )
-from datamodules.images.shards import ALTERED, MANIFEST, Shards
+from datamodules.images.remote import MANIFEST, Folder, RemotePath
+from datamodules.images.shard_files import FETCHES
+from datamodules.images.shards import ALTERED, Shards
 from datamodules.loading.loaders import rank_and_world
 from datamodules.loading.shard_order import ShardSampler
 
@@ -64,6 +66,10 @@ class ShardedImages(Sequence):
             return ShardedImages(self.shards, self.rows[index])
         return ShardImage(self.shards, int(self.rows[index]))
 
+    @property
+    def is_remote(self) -> bool:
+        return isinstance(self.shards.folder, RemotePath)
+
     def column(self, name: str) -> np.ndarray:
         """A field of ``shards.ROW``, one value an image."""
         return self.shards.rows[name][self.rows]
@@ -77,23 +83,31 @@ Images = Sequence[Path] | ShardedImages
 
 
 def is_packed(folder: Path) -> bool:
-    """Whether ``folder`` holds shards, finished or not."""
+    """Whether ``folder`` holds shards, finished or not. Behind a URL nothing else is read."""
     return (folder / MANIFEST).is_file() or next(folder.glob("shard-*.tar"), None) is not None
 
 
-def find_images(folder: Path) -> Images:
+def find_images(folder: Folder) -> Images:
     """What a split's folder holds: a packed set, or the files that ``reading.find_photos`` finds."""
-    return ShardedImages(Shards(folder)) if is_packed(folder) else find_photos(folder)
+    if isinstance(folder, Path) and not is_packed(folder):
+        return find_photos(folder)
+    return ShardedImages(Shards(folder))
 
 
-def relative_name(image: Path | ShardImage, folder: Path) -> str:
+def relative_name(image: Path | ShardImage, folder: Folder) -> str:
     """The path below ``folder``, the same before and after packing."""
-    return image.relative if isinstance(image, ShardImage) else image.relative_to(folder).as_posix()
+    return image.relative if isinstance(image, ShardImage) else image.relative_to(str(folder)).as_posix()
 
 
 def source_of(image: Path | ShardImage) -> Path | BytesIO:
     """What ``reading.decode`` takes. Raises SkippedImageError."""
     return image.open() if isinstance(image, ShardImage) else image
+
+
+def fetch_ahead(images: Any, indices: Iterable[int]) -> None:
+    """Before a batch is made of these images, one by one: what comes over a network is asked for at once."""
+    if isinstance(images, ShardedImages) and images.is_remote:
+        images.shards.fetch(int(images.rows[index]) for index in indices)
 
 
 def scan_images(
@@ -107,11 +121,12 @@ def scan_images(
     is_small = ~is_gray & (np.minimum(images.column("height"), images.column("width")) < min_side)
     is_altered = np.zeros(len(images), bool)
     if full:
-        is_altered[:] = list(map_in_threads(is_unreadable, list(images), "checking images", quiet))
+        threads = FETCHES if images.is_remote else None
+        is_altered[:] = list(map_in_threads(is_unreadable, list(images), "checking images", quiet, threads))
     found = {NOT_RGB: is_gray, TOO_SMALL: is_small, ALTERED: is_altered & ~is_gray & ~is_small}
     skipped = {reason: [image.name for image in images.where(those)] for reason, those in found.items() if those.any()}
     kept = images.where(~(is_gray | is_small | is_altered))
-    pixels = np.dot(kept.column("height").astype(np.int64), kept.column("width").astype(np.int64))
+    pixels = np.dot(kept.column("height").astype(np.int64), kept.column("width"))
     return PhotoScan(kept, 3 * int(pixels), skipped)
 
 

@@ -12,22 +12,32 @@ back, and webdataset reads them as a stream. A stream does not go on in the midd
 to its user), so images are fetched here by their place instead: the same samplers order, share and resume them as they
 do files in a folder. Opening reads no shard, whatever the number of images.
 
-The index maps into memory, once for all processes of a machine. It may come from a stranger: nothing in it is
-executed, every place is checked against the files, and the images are as untrusted as files are.
+The folder may be behind a URL (datamodules/images/shard_files.py): the index is then fetched first, the images by
+ranges. The index maps into memory, once for all processes of a machine if it lies on a disk. It may come from a
+stranger: nothing in it is executed, every place is checked against the files, and the images are as untrusted as files
+are.
 """
 
 import json
-import os
-import zlib
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+import re
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from datamodules.images.reading import SkippedImageError
+from datamodules.images.remote import MANIFEST, Folder
+from datamodules.images.shard_files import (
+    HOW_TO_PACK,
+    NAMES,
+    SAMPLES,
+    LocalFiles,
+    Place,
+    RemoteFiles,
+    ShardFiles,
+)
 
 VERSION = 1
-MANIFEST, SAMPLES, NAMES = "shards.json", "samples.npy", "names.txt"
 ROW = np.dtype(
     [
         ("offset", "<u8"),  # of the image's first byte in its shard
@@ -43,9 +53,6 @@ ROW = np.dtype(
     ]
 )
 ALTERED = "altered since it was packed"
-MAX_OPEN = 64
-"""Files that a process keeps open; a set may have thousands of shards."""
-HOW_TO_PACK = "run `python -m datamodules.images.pack_images` again, or copy the whole folder again"
 
 
 class Shards:
@@ -56,15 +63,20 @@ class Shards:
 
     Raises:
         FileNotFoundError: if a file is missing.
-        ValueError: if one is damaged, or they do not belong together.
+        ValueError: if one is damaged, they do not belong together, or they cannot be reached.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Folder) -> None:
         self.folder = folder
-        if not (folder / MANIFEST).is_file():
-            raise FileNotFoundError(f"{folder} holds shards but no {MANIFEST}, so it is incomplete: {HOW_TO_PACK}")
+        self.files: ShardFiles = LocalFiles(folder) if isinstance(folder, Path) else RemoteFiles(folder)
         try:
-            manifest = json.loads((folder / MANIFEST).read_bytes())
+            text = self.files.manifest()
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                f"{folder} holds shards but no {MANIFEST}, so it is incomplete: {HOW_TO_PACK}"
+            ) from None
+        try:
+            manifest = json.loads(text)
             self.sizes = {str(shard["name"]): int(shard["bytes"]) for shard in manifest["shards"]}
             self.classes = [str(name) for name in manifest["classes"]]
             self.skipped = {str(reason): list(map(str, names)) for reason, names in manifest["skipped"].items()}
@@ -76,28 +88,35 @@ class Shards:
         self.shards = list(self.sizes)
         self._check_shards()
         self.rows, self.names = self._load_index()
-        self._files: dict[int, BinaryIO] = {}
 
     def _check_shards(self) -> None:
-        for name, size in self.sizes.items():
-            path = self.folder / name
-            if PurePosixPath(name).name != name or not path.is_file():
-                raise FileNotFoundError(f"no shard {path}: {HOW_TO_PACK}")
-            if path.stat().st_size != size:
-                raise ValueError(f"{path} has {path.stat().st_size:,} bytes instead of {size:,}: {HOW_TO_PACK}")
+        for name in self.shards:
+            if not re.fullmatch(r"[\w.-]+\.tar", name):
+                raise FileNotFoundError(f"no shard {self.folder / name}: {HOW_TO_PACK}")
+        for (name, size), found in zip(self.sizes.items(), self.files.sizes(self.shards), strict=True):
+            if found is None:
+                raise FileNotFoundError(f"no shard {self.folder / name}: {HOW_TO_PACK}")
+            if found != size:
+                raise ValueError(f"{self.folder / name} has {found:,} bytes instead of {size:,}: {HOW_TO_PACK}")
 
     def _load_index(self) -> tuple[np.ndarray, np.ndarray]:
-        samples, names_file = self.folder / SAMPLES, self.folder / NAMES
         try:
-            rows = np.load(samples, allow_pickle=False, mmap_mode="r")
-            names = np.memmap(names_file, np.uint8, "r")
+            with self.files.index() as folder:
+                rows, names = self._mapped(folder)
         except FileNotFoundError as error:
             raise FileNotFoundError(f"no {error.filename}: {HOW_TO_PACK}") from error
+        if rows.dtype != ROW or rows.ndim != 1 or not len(rows) or not self._are_within(rows, len(names)):
+            raise ValueError(f"{self.folder / SAMPLES} does not belong to its shards: {HOW_TO_PACK}")
+        return rows, names
+
+    def _mapped(self, folder: Path) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            rows = np.load(folder / SAMPLES, allow_pickle=False, mmap_mode="r")
+            return rows, np.memmap(folder / NAMES, np.uint8, "r")
+        except FileNotFoundError:
+            raise
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"the index of {self.folder} is damaged: {HOW_TO_PACK}") from error
-        if rows.dtype != ROW or rows.ndim != 1 or not len(rows) or not self._are_within(rows, len(names)):
-            raise ValueError(f"{samples} does not belong to its shards: {HOW_TO_PACK}")
-        return rows, names
 
     def _are_within(self, rows: np.ndarray, length_of_names: int) -> bool:
         if rows["shard"].max() >= len(self.shards) or rows["label"].max() >= len(self.classes):
@@ -107,10 +126,6 @@ class Shards:
         end = np.uint64(length_of_names)
         named = (rows["name_bytes"] <= end) & (rows["name"] <= end - np.minimum(rows["name_bytes"], end))
         return bool((fits & named & (rows["label"] >= -1)).all())
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Open files do not travel to another process."""
-        return self.__dict__ | {"_files": {}}
 
     def name(self, row: int) -> str:
         """The path of an image below the folder that was packed."""
@@ -123,17 +138,16 @@ class Shards:
         Raises:
             SkippedImageError: if they are not those that were packed.
         """
-        offset, _, length, crc, _, shard, *_ = self.rows[row].item()
-        file = self._open(shard)  # held, so that it stays open if another thread lets go of it
-        data = os.pread(file.fileno(), length, offset)
-        if len(data) != length or zlib.crc32(data) != crc:
+        place = self._place(row)
+        data = self.files.read(place)
+        if not place.holds(data):
             raise SkippedImageError(ALTERED)
         return data
 
-    def _open(self, shard: int) -> BinaryIO:
-        file = self._files.get(shard)
-        if file is None:
-            if len(self._files) >= MAX_OPEN:
-                self._files.pop(next(iter(self._files)), None)
-            file = self._files[shard] = (self.folder / self.shards[shard]).open("rb", buffering=0)  # type: ignore
-        return file
+    def fetch(self, rows: Iterable[int]) -> None:
+        """Get ready to read these, where one by one would take long: over a network."""
+        self.files.fetch(self._place(row) for row in rows)
+
+    def _place(self, row: int) -> Place:
+        offset, _, length, crc, _, shard, *_ = self.rows[row].item()
+        return Place(self.shards[shard], offset, length, crc)

@@ -1,20 +1,19 @@
 """Whole images of any size from a folder, each decoded once before an evaluation starts."""
 
-from pathlib import Path
-
 from datamodules.images.crops import NamedImages
+from datamodules.images.remote import Folder
 from datamodules.images.sharded_images import Images, find_images, relative_name, scan_images
 from datamodules.loading.loaders import is_rank_zero, warn
 from datamodules.loading.reporting import describe_skipped
 
 
-def warn_of_skipped(folder: Path, skipped: dict[str, list[str]]) -> None:
+def warn_of_skipped(folder: Folder, skipped: dict[str, list[str]]) -> None:
     """Count and name, once, the files that the rules of datamodules/images/reading.py left out."""
     if skipped:
         warn(f"{folder}: skipped {describe_skipped(skipped)}")
 
 
-def whole_images(folder: Path, images: Images | None = None) -> NamedImages:
+def whole_images(folder: Folder, images: Images | None = None) -> NamedImages:
     """The images of ``folder`` at their own size, named by their path below it.
 
     Every file is decoded once here, so that a truncated one is known, counted and named before the evaluation

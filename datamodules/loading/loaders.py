@@ -7,7 +7,6 @@ the global generators, so they do not depend on the number of workers or on what
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
+
+from datamodules.loading.roots import chosen_root, is_url
 
 log = logging.getLogger(__name__)
 
@@ -33,8 +34,15 @@ def warn(message: str) -> None:
 
 
 def data_root(root: str | None = None) -> Path:
-    """``root`` if given, else the environment variable PARSIMONY_DATA, else ``data``."""
-    return Path(root or os.environ.get("PARSIMONY_DATA") or "data")
+    """``root`` if given, else the environment variable PARSIMONY_DATA, else ``data``.
+
+    Raises:
+        ValueError: for a URL, which only data sets of packed images take (``images.remote.image_root``).
+    """
+    text = chosen_root(root)
+    if is_url(text):
+        raise ValueError(f"the root {text} is a URL, from which packed images are read; this data set needs a folder")
+    return Path(text)
 
 
 class EpochSampler(DistributedSampler):

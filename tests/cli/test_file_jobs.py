@@ -175,12 +175,15 @@ def test_control_characters_are_escaped():
 
 def test_reading_is_bounded(monkeypatch):
     Path("a").write_bytes(b"12345")
-    assert read_whole(Path("a")) == b"12345"
-    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"67890")))
-    assert read_whole(STANDARD) == b"67890"
-    monkeypatch.setattr(file_jobs, "MAX_BYTES", 4)
-    with pytest.raises(ValueError, match="more than"):
-        read_whole(Path("a"))
+    for limit in (5, 4):
+        monkeypatch.setattr(file_jobs, "MAX_BYTES", limit)
+        for source in (Path("a"), STANDARD):
+            monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"12345")))
+            if limit == 5:
+                assert read_whole(source) == b"12345"
+            else:
+                with pytest.raises(ValueError, match="more than"):
+                    read_whole(source)
     assert Job(Path("a"), STANDARD).target == Path("-")
 
 
@@ -200,6 +203,9 @@ def test_parts_share_the_files_whatever_is_written_meanwhile():
 def test_a_resumed_call_keeps_what_is_there_and_removes_what_a_killed_one_left():
     left, other = f"out/.{stem_of(Path('b.l3c'))}01234567.tmp", "out/.0123456789abcdef.tmp"
     touch("in/a.png", "in/b.png", "out/a.l3c", left, other)
+    for existing in (Existing(), Existing(force=True)):  # another process may be writing
+        find_jobs([Path("in")], Path("out"), COMPRESS, lambda path: True, existing)
+        assert Path(left).exists()
     found = find_jobs([Path("in")], Path("out"), COMPRESS, lambda path: True, Existing(resume=True))
     assert found == ([Job(Path("in/b.png"), Path("out/b.l3c"))], [], 1)
     assert Path(other).exists() and not Path(left).exists()

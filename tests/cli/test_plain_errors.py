@@ -5,6 +5,7 @@ import inspect
 import pytest
 import torch
 from pytorch_lightning.strategies import ddp
+from torch.utils.data import DataLoader, Dataset
 
 from cli.plain_errors import UNUSED, misfit, one_line, one_line_errors, with_suggestion
 
@@ -58,6 +59,34 @@ def test_weights_of_another_network(capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize("kind", [FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError])
 def test_paths_of_the_wrong_kind(kind: type[OSError], capsys: pytest.CaptureFixture) -> None:
     assert said(kind(13, "Permission denied", "runs/a"), capsys) == "error: Permission denied: 'runs/a'\n"
+
+
+class Unreadable(Dataset):
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> None:
+        try:
+            raise type(self.error)("inner")
+        except type(self.error) as error:
+            raise self.error from error
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("a cannot be read (b: c)"), "error: a cannot be read (b: c)\n"),
+        (FileNotFoundError(2, "no such file", "a"), "error: no such file: 'a'\n"),
+    ],
+)
+def test_what_a_worker_process_raised(error: Exception, line: str, workers: int, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit), one_line_errors():
+        next(iter(DataLoader(Unreadable(error), num_workers=workers)))
+    assert capsys.readouterr().err == line
 
 
 def test_our_own_faults_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.images import shards as shards_module
+from datamodules.images import shard_cache
 from datamodules.images.pack_images import pack_folder
 from datamodules.images.reading import SkippedImageError
-from datamodules.images.shards import Shards
+from datamodules.images.shards import ROW, Shards
 from tests.datamodules.conftest import WritePhoto
 
 
@@ -64,6 +64,8 @@ def test_a_truncated_or_missing_file_is_one_line(packed: Path) -> None:
         ({"shards": [{"name": "a"}]}, r"shards\.json is damaged \(KeyError\)"),
         ({"skipped": []}, r"shards\.json is damaged \(AttributeError\)"),
         ({"shards": [{"name": "../in/0.png", "bytes": 1}]}, r"no shard .*\.\./in/0\.png"),
+        ({"shards": [{"name": "../shard-000000.tar", "bytes": 1}]}, r"no shard .*\.\./shard"),
+        ({"shards": [{"name": "samples.npy", "bytes": 416}]}, r"no shard .*samples\.npy"),
     ],
 )
 def test_a_foreign_manifest_is_refused(packed: Path, changes: dict, message: str) -> None:
@@ -103,7 +105,7 @@ def test_an_image_longer_than_its_shard_is_refused(packed: Path) -> None:
         Shards(packed)
 
 
-@pytest.mark.parametrize("rows", [np.zeros(3, np.int64), np.zeros((1, 1), shards_module.ROW), np.empty(0)])
+@pytest.mark.parametrize("rows", [np.zeros(3, np.int64), np.zeros((1, 1), ROW), np.empty(0)])
 def test_a_foreign_index_is_refused(packed: Path, rows: np.ndarray) -> None:
     np.save(packed / "samples.npy", rows)
     with pytest.raises(ValueError, match="does not belong"):
@@ -131,11 +133,12 @@ def test_an_altered_image_is_noticed(packed: Path) -> None:
 
 
 def test_many_threads_and_few_open_files(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards_module, "MAX_OPEN", 2)
+    monkeypatch.setattr(shard_cache, "MAX_OPEN", 2)
     shards = Shards(packed)
+    opened = shards.files.opened.files  # type: ignore[attr-defined]
     names = [shards.name(row) for row in range(6)]
     rows = np.random.default_rng(0).integers(0, 6, 2000).tolist()
-    assert [len(shards.read(row)) > 0 and len(shards._files) for row in range(6)] == [1, 2, 2, 2, 2, 2]
+    assert [len(shards.read(row)) > 0 and len(opened) for row in range(6)] == [1, 2, 2, 2, 2, 2]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(shards.read, rows))
     assert found == [(packed.parent / "in" / names[row]).read_bytes() for row in rows]
@@ -148,7 +151,8 @@ def read_elsewhere(shards: Shards, queue: multiprocessing.Queue) -> None:
 def test_another_process_reads_with_files_of_its_own(packed: Path) -> None:
     shards = Shards(packed)
     here = [shards.read(row) for row in range(6)]
-    assert not pickle.loads(pickle.dumps(shards))._files and len(shards._files) == 6
+    assert not pickle.loads(pickle.dumps(shards)).files.opened.files
+    assert len(shards.files.opened.files) == 6  # type: ignore[attr-defined]
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     process = context.Process(target=read_elsewhere, args=(shards, queue))

@@ -248,6 +248,8 @@ def test_data_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PARSIMONY_DATA", "elsewhere")
     assert data_root() == Path("elsewhere")
     assert data_root("here") == Path("here")
+    with pytest.raises(ValueError, match="the root s3://bucket is a URL, from which packed images are read; this data"):
+        data_root("s3://bucket")
 
 
 if __name__ == "__main__":

@@ -174,11 +174,11 @@ def solve_rows(columns, gram, targets, right, codes, gradient, is_missed):
             elif by_gram:
                 by_gram = False
             else:
-                is_missed[b] = not _is_optimal(descent, lengths, slack, atoms, size)
-                is_done = not is_missed[b] and corrections > 0
-                if is_done or corrections == CORRECTIONS or _is_flat(descent, lengths, NOISE * length, atoms, size):
+                is_met = _is_optimal(descent, lengths, slack, atoms, size)
+                if is_met and (corrections or _is_flat(descent, lengths, NOISE * length, atoms, size)):
+                    is_missed[b] = False
+                if not is_missed[b] or corrections == CORRECTIONS:
                     break
-                is_missed[b] = True
                 size = correct(descent, atoms, values, size, factor, half, goal)
                 corrections += 1
         for i in range(number):

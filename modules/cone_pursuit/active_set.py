@@ -10,23 +10,20 @@ Letters: n atoms, d dimension, B right-hand sides, k active atoms.
 """
 
 import itertools
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from modules.cone_pursuit.active_rounds import solve_row, solve_rows
+from modules.cone_pursuit.active_rounds import solve_few, solve_rows
 
-SHARED = 20
-"""The Gram matrix of so many atoms is worth its time for one right-hand side, of twice as many for two, and so on."""
+FEW, SHARED = 3, 20
+"""Right-hand sides that never share a Gram matrix; atoms for each of more of them up to which they do."""
 THREADED = 300_000
 """Numbers of the dictionary times right-hand sides from which on threads are worth their start."""
 NOTHING = np.empty((0, 0))
 
 
-def active_set(
-    atoms: np.ndarray, right: np.ndarray, threads: int
-) -> tuple[np.ndarray, np.ndarray, Sequence[int]] | None:
+def active_set(atoms: np.ndarray, right: np.ndarray, threads: int) -> tuple[np.ndarray, np.ndarray, list[int]] | None:
     """Coefficients [B, n], the gradient [B, n] of 0.5 |x - y|^2 and which right-hand sides miss the conditions.
 
     These, of optimality, are with x = ``atoms`` c: <x - y, a> >= 0 for each atom and = 0 for the active ones, up to |a|
@@ -36,27 +33,31 @@ def active_set(
 
     Args:
         atoms: float64 [d, n].
-        right: float64 [B, d], or one right-hand side [d], for which results are [n].
+        right: float64 [B, d].
         threads: each takes a share of many right-hand sides.
     """
-    right, number = _in_c_order(right), atoms.shape[1]
-    if right.ndim == 1:
-        codes, gradient = np.empty(number), np.empty(number)
+    right, shape = _in_c_order(right), (len(right), atoms.shape[1])
+    codes, gradient, is_missed = np.empty(shape), np.empty(shape), np.empty(len(right), np.bool_)
+    if len(right) <= FEW:
         is_columns = atoms.T.flags.carray
         matrix = atoms.T if is_columns else _in_c_order(atoms)
-        misses = solve_row(matrix, is_columns, right, codes, gradient)
-        return None if misses < 0 else (codes, gradient, range(misses))
-    codes, gradient = np.empty((len(right), number)), np.empty((len(right), number))
-    is_missed, gram, targets = np.empty(len(right), np.bool_), NOTHING, NOTHING
-    columns = _in_c_order(atoms.T)
-    if SHARED * len(right) >= number:
+        misses = solve_few(matrix, is_columns, right, codes, gradient, is_missed)
+    else:
+        misses = _solve_many(_in_c_order(atoms.T), right, codes, gradient, is_missed, threads)
+    return None if misses < 0 else (codes, gradient, np.flatnonzero(is_missed).tolist() if misses else [])
+
+
+def _solve_many(
+    columns: np.ndarray, right: np.ndarray, codes: np.ndarray, gradient: np.ndarray, is_missed: np.ndarray, threads: int
+) -> int:
+    """``solve_rows``, where it is worth it with the Gram matrix and in threads."""
+    gram, targets = NOTHING, NOTHING
+    if SHARED * len(right) >= len(columns):
         with np.errstate(over="ignore", invalid="ignore"):  # of numbers that are not safe
             gram, targets = columns @ columns.T, right @ columns.T
     if threads == 1 or columns.size * len(right) < THREADED:
-        misses = solve_rows(columns, gram, targets, right, codes, gradient, is_missed)
-    else:
-        misses = _in_threads(threads, columns, gram, targets, right, codes, gradient, is_missed)
-    return None if misses < 0 else (codes, gradient, np.flatnonzero(is_missed).tolist())
+        return int(solve_rows(columns, gram, targets, right, codes, gradient, is_missed))
+    return _in_threads(threads, columns, gram, targets, right, codes, gradient, is_missed)
 
 
 def _in_c_order(array: np.ndarray) -> np.ndarray:

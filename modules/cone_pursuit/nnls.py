@@ -17,7 +17,7 @@ from scipy.optimize import nnls as scipy_nnls
 from torch import Tensor
 
 from modules.cone_pursuit.active_rounds import ROUNDS, solve_at
-from modules.cone_pursuit.active_set import active_set
+from modules.cone_pursuit.active_set import FEW, active_set
 
 FLOAT64 = np.dtype(np.float64)
 IS_COMPILED = not isinstance(solve_at, FunctionType)
@@ -50,58 +50,62 @@ def nnls(dictionary: Any, right: Any) -> Solution:
         ValueError: for kinds, shapes, types and devices that do not fit, NaN or infinity, and coefficients that the
             precision cannot hold.
     """
-    if _are_plain(dictionary, right) and (found := _solve_plain(dictionary, right)):
+    if found := _solve_plain(dictionary, right):
         return found
     atoms, targets = _as_arrays(dictionary, right)
-    codes, gradient = _solve(atoms, targets) or _solve_scaled(atoms, targets)
+    rows = targets[None] if targets.ndim == 1 else targets
+    codes, gradient = _solve(atoms, rows) or _solve_scaled(atoms, rows)
+    if targets.ndim == 1:
+        codes, gradient = codes[0], gradient[0]
     return _like(right, codes, gradient)
 
 
-def _are_plain(dictionary: Any, right: Any) -> bool:
-    """Whether these are a matrix and a vector of float64 that lie in memory as NumPy's arrays do."""
-    if not (type(dictionary) is Tensor and type(right) is Tensor and dictionary.dtype is right.dtype is torch.float64):
-        return False
-    shape, others = dictionary.shape, right.shape
-    return (
-        (dictionary.is_cpu and right.is_cpu and dictionary.layout is right.layout is torch.strided)
-        and (len(shape) == 2 and len(others) == 1 and shape[0] == others[0] and 0 not in shape)
-        and (dictionary.is_contiguous() and right.is_contiguous() and not dictionary.is_neg() and not right.is_neg())
-        and IS_COMPILED
-    )
+def _solve_plain(dictionary: Any, right: Any) -> Solution | None:
+    """For few right-hand sides in tensors that lie in memory as NumPy's arrays do, without making these.
 
-
-def _solve_plain(dictionary: Tensor, right: Tensor) -> Solution | None:
-    """``nnls`` for one right-hand side, without NumPy's view of it; None where the kernel alone does not solve it."""
-    dim, number = dictionary.shape
-    code, gradient = np.empty(number), np.empty(number)
-    if not solve_at(dictionary.data_ptr(), right.data_ptr(), dim, code, gradient):
+    None for anything else, and where the kernel alone cannot solve them.
+    """
+    if not (IS_COMPILED and type(dictionary) is Tensor and type(right) is Tensor):
         return None
-    return Solution(torch.from_numpy(code), torch.from_numpy(gradient))
+    shape, others = dictionary.shape, right.shape
+    is_one = len(others) == 1
+    number = others[0] if len(others) == 2 else 1
+    if not (
+        (len(shape) == 2 and len(others) in (1, 2) and 0 not in shape and others[-1] == shape[0])
+        and (number <= FEW and dictionary.dtype is right.dtype is torch.float64 and dictionary.is_cpu and right.is_cpu)
+        and (dictionary.layout is torch.strided and dictionary.is_contiguous() and not dictionary.is_neg())
+        and (right.layout is torch.strided and right.is_contiguous() and not right.is_neg())
+    ):
+        return None
+    codes, gradient = np.empty((number, shape[1])), np.empty((number, shape[1]))
+    if not solve_at(dictionary.data_ptr(), right.data_ptr(), shape[0], codes, gradient):
+        return None
+    if is_one:
+        codes, gradient = codes[0], gradient[0]
+    return Solution(torch.from_numpy(codes), torch.from_numpy(gradient))
 
 
 def _solve(atoms: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Coefficients and gradient, [B, n] or [n]; None where squares leave the range or a number is not finite."""
+    """Coefficients and gradient, [B, n]; None where squares leave the range or a number is not finite."""
     found = active_set(atoms, right, torch.get_num_threads())
     if found is None:
         return None
     codes, gradient, missed = found
     for b in missed:
-        y, code, slopes = (each if right.ndim == 1 else each[b] for each in (right, codes, gradient))
-        code[:] = _by_scipy(atoms, y, code)
-        slopes[:] = (atoms @ code - y) @ atoms
+        codes[b] = _by_scipy(atoms, right[b], codes[b])
+        gradient[b] = (atoms @ codes[b] - right[b]) @ atoms
     return codes, gradient
 
 
 def _solve_scaled(atoms: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coefficients and gradient, [B, n] or [n], by way of atoms and right-hand sides of norms about 1.
+    """Coefficients and gradient, [B, n], by way of atoms and right-hand sides of norms about 1.
 
     Raises:
         ValueError: for NaN or infinity, and coefficients beyond float64.
     """
     if not (np.isfinite(atoms).all() and np.isfinite(right).all()):
         raise ValueError("dictionary or right-hand sides hold NaN or infinity")
-    sizes, lengths = _exponents(atoms.T), _exponents(np.atleast_2d(right))
-    lengths = lengths[0] if right.ndim == 1 else lengths[:, None]
+    sizes, lengths = _exponents(atoms.T), _exponents(right)[:, None]
     found = _solve(np.ldexp(atoms, -sizes), np.ldexp(right, -lengths))
     assert found is not None  # norms are 0 or in [0.7, 1.5]
     with np.errstate(over="ignore", under="ignore"):

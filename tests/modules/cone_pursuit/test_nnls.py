@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modules.cone_pursuit import active_set as active_set_module
 from modules.cone_pursuit import nnls as module
-from modules.cone_pursuit.active_rounds import solve_row
+from modules.cone_pursuit.active_rounds import solve_few
 from modules.cone_pursuit.active_set import active_set
 from modules.cone_pursuit.nnls import nnls
 
@@ -148,9 +148,9 @@ def test_the_active_set_method_alone_is_scipys(dim: int, number: int, monkeypatc
         assert ((codes > 0).sum(1) <= min(dim, number)).all()
         np.testing.assert_allclose(gradient, (codes @ arrays[0].T - arrays[1]) @ arrays[0], atol=1e-14)
         for y, code, slopes in zip(arrays[1], codes, gradient, strict=True):
-            one = solved(arrays[0], y)
-            np.testing.assert_allclose(one[0] @ arrays[0].T, code @ arrays[0].T, atol=1e-13)
-            np.testing.assert_allclose(one[1], slopes, atol=1e-13)
+            one = solved(arrays[0], y[None])
+            np.testing.assert_allclose(one[0][0] @ arrays[0].T, code @ arrays[0].T, atol=1e-13)
+            np.testing.assert_allclose(one[1][0], slopes, atol=1e-13)
             assert not one[2]
         for threads in (2, 11):
             for found, expected in zip(solved(*arrays, threads), (codes, gradient, missed), strict=True):
@@ -166,15 +166,20 @@ def test_the_active_set_method_takes_no_atom_twice_and_none_that_others_span() -
         assert ((codes > 0).sum(1) <= torch.linalg.matrix_rank(atoms)).all()
 
 
-def test_the_gram_matrix_of_all_atoms_changes_nothing_but_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is made for right-hand sides in proportion to the atoms; each way solves all of them."""
-    atoms, right = gaussian(15, 41).abs().numpy(), gaussian(3, 15, seed=1).numpy()
+@pytest.mark.parametrize(("number", "num_atoms", "shares"), [(3, 9, []), (4, 80, [True]), (4, 81, [False])])
+def test_the_gram_matrix_of_all_atoms_changes_nothing_but_time(
+    number: int, num_atoms: int, shares: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made for right-hand sides in proportion to the atoms, and never for three."""
     kernel = Mock(wraps=active_set_module.solve_rows)
     monkeypatch.setattr(active_set_module, "solve_rows", kernel)
-    few, many = solved(atoms, right[:2]), solved(atoms, right)
-    assert [len(call.args[1]) for call in kernel.call_args_list] == [0, 41]
-    np.testing.assert_allclose(few[0] @ atoms.T, many[0][:2] @ atoms.T, atol=1e-13)
-    np.testing.assert_allclose(few[1], many[1][:2], atol=1e-13)
+    atoms, right = gaussian(15, num_atoms).abs().numpy(), gaussian(number, 15, seed=1).numpy()
+    codes, gradient, _ = solved(atoms, right)
+    assert [len(call.args[1]) > 0 for call in kernel.call_args_list] == shares
+    for b in range(number):
+        one = solved(atoms, right[b : b + 1])
+        np.testing.assert_allclose(one[0][0] @ atoms.T, codes[b] @ atoms.T, atol=1e-13)
+        np.testing.assert_allclose(one[1][0], gradient[b], atol=1e-13)
 
 
 def test_threads_start_for_much_work_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,18 +196,17 @@ def test_threads_start_for_much_work_only(monkeypatch: pytest.MonkeyPatch) -> No
     assert active_set(atoms, right, 2) is None
 
 
-@pytest.mark.parametrize("number", [None, 6])
-def test_what_the_active_set_method_misses_is_scipys(number: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [1, 6])
+def test_what_the_active_set_method_misses_is_scipys(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every second right-hand side comes back damaged; where scipy finds no end either, it stays."""
     monkeypatch.setattr(module, "IS_COMPILED", False)
-    atoms = gaussian(20, 12).abs()
-    right = gaussian(6, 20, seed=1).abs() if number else gaussian(20, seed=1).abs()
+    atoms, right = gaussian(20, 12).abs(), gaussian(number, 20, seed=1).abs()
     reference, slopes = nnls(atoms, right)
 
     def damaged(*args: Any) -> Any:
         codes, gradient, _ = solved(*args)
         codes[::2], gradient[::2] = codes[::2] + 1, np.nan
-        return codes, gradient, range(0, number or 1, 2)
+        return codes, gradient, [*range(0, len(codes), 2)]
 
     monkeypatch.setattr(module, "active_set", damaged)
     found = nnls(atoms, right)
@@ -214,6 +218,7 @@ def test_what_the_active_set_method_misses_is_scipys(number: int | None, monkeyp
 
     monkeypatch.setattr(module, "scipy_nnls", endless)
     codes, gradient = nnls(atoms, right)
+    assert torch.equal(nnls(atoms, right[0]).coefficients, codes[0])
     torch.testing.assert_close(codes[1::2], reference[1::2])
     assert (codes[::2] > reference[::2]).all()
     torch.testing.assert_close(gradient, (codes @ atoms.T - right) @ atoms, atol=1e-12, rtol=0)
@@ -261,10 +266,10 @@ def test_whatever_meets_the_conditions_is_told_from_what_misses_them() -> None:
     for condition in (1e3, 1e5, 1e7, 1e9):
         atoms = with_condition(condition).numpy()
         right = np.concatenate((gaussian(4, 20, seed=5).abs().numpy() @ atoms.T, gaussian(4, 30, seed=6).numpy()))
-        ones = [solved(atoms, y) for y in right]
+        ones = [solved(atoms, y[None]) for y in right]
         for codes, missed in (
             (solved(atoms, right)[0], solved(atoms, right)[2]),
-            (np.stack([one[0] for one in ones]), [b for b, one in enumerate(ones) if one[2]]),
+            (np.concatenate([one[0] for one in ones]), [b for b, one in enumerate(ones) if one[2]]),
         ):
             is_missed = np.isin(np.arange(8), missed)
             counts += is_missed.sum(), (~is_missed).sum()
@@ -290,7 +295,7 @@ def layouts() -> dict[str, Callable[[Tensor], Any]]:
 
 
 @pytest.mark.parametrize("name", layouts())
-@pytest.mark.parametrize("shape", [(9,), (1, 9), (3, 9)])
+@pytest.mark.parametrize("shape", [(9,), (1, 9), (3, 9), (5, 9)])
 def test_layouts_change_nothing_and_nothing_is_written(name: str, shape: tuple[int, ...]) -> None:
     atoms, right = gaussian(9, 14), gaussian(*shape, seed=1)
     expected = nnls(atoms, right)
@@ -299,7 +304,7 @@ def test_layouts_change_nothing_and_nothing_is_written(name: str, shape: tuple[i
     for part, reference, kind in zip(found, expected, ("coefficients", "gradient"), strict=True):
         assert isinstance(part, np.ndarray) == isinstance(held[0], np.ndarray) and part.shape == (*shape[:-1], 14)
         np.testing.assert_array_equal(part, reference, err_msg=kind)
-    assert len(getattr(solve_row, "signatures", [])) <= 1  # one kind of array is compiled for
+    assert len(getattr(solve_few, "signatures", [])) <= 1  # one kind of array is compiled for
     for after, before in zip(held, (gaussian(9, 14), gaussian(*shape, seed=1)), strict=True):
         np.testing.assert_array_equal(after.detach().resolve_neg() if isinstance(after, Tensor) else after, before)
 

@@ -164,7 +164,7 @@ def main() -> None:
     else:
         compare(100, 100, 0.0)
         compare(1000, 50, 0.01)
-        ratio = compare(1000, 1000, 0.0)
+        ratio = compare(1000, 200, 0.0)
     applications = [*of_applications(arguments.data)]
     print(
         f"\n{'one right-hand side':24} {'d x n':>10} of   arrays  tensors scipy us  worst: a, t  two: a, t    ten: a, t"

@@ -135,7 +135,7 @@ def _enter(picks, columns, gram, targets, right, b, lengths, atoms, values, size
 @kernel(fastmath=MATHS)
 def solve_rows(columns, gram, targets, right, codes, gradient, is_missed):
     """Fill the last three, see ``active_set``, with gram = columns columns^T and targets = right columns^T or with
-    both of length 0. The number of misses; -1, and nothing is filled, where the square of a norm is not safe."""
+    both of length 0. The number of misses; -1, and they are of no use, if the square of a norm is not safe."""
     number, dim = columns.shape
     lengths, capacity = np.empty(number), min(number, dim)
     for i in range(number):

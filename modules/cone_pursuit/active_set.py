@@ -17,9 +17,9 @@ import numpy as np
 from modules.cone_pursuit.active_rounds import solve_few, solve_rows
 
 FEW, SHARED = 3, 20
-"""Right-hand sides that never share a Gram matrix; atoms for each of more of them up to which they do."""
+"""Right-hand sides that are too few for a Gram matrix; of more, each pays for that of so many atoms."""
 THREADED = 300_000
-"""Numbers of the dictionary times right-hand sides from which on threads are worth their start."""
+"""Threads are worth their start from so many numbers of the dictionary times right-hand sides on."""
 NOTHING = np.empty((0, 0))
 
 

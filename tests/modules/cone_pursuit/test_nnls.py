@@ -14,7 +14,7 @@ from torch import Tensor
 
 from modules.cone_pursuit import active_set as active_set_module
 from modules.cone_pursuit import nnls as module
-from modules.cone_pursuit.active_rounds import solve_few
+from modules.cone_pursuit.active_rounds import _is_flat, _is_optimal, _steepest, solve_few
 from modules.cone_pursuit.active_set import active_set
 from modules.cone_pursuit.nnls import nnls
 
@@ -191,6 +191,10 @@ def test_threads_start_for_much_work_only(monkeypatch: pytest.MonkeyPatch) -> No
         in_threads.reset_mock()
         solved(atoms, right, threads)
         assert in_threads.call_count == count
+    shares = Mock(wraps=active_set_module.solve_rows)
+    monkeypatch.setattr(active_set_module, "solve_rows", shares)
+    solved(atoms, right, 2)
+    assert [len(call.args[3]) for call in shares.call_args_list] == [2, 2]
     right[3] *= 1e120
     monkeypatch.setattr(active_set_module, "THREADED", 0)
     assert active_set(atoms, right, 2) is None
@@ -276,6 +280,41 @@ def test_whatever_meets_the_conditions_is_told_from_what_misses_them() -> None:
             assert not misses(atoms, right, codes, 1.5)[~is_missed].any() and codes.min() >= 0
             assert misses(atoms, right, codes, 1 / 1.5)[is_missed].all()
     assert counts.min() > 10
+
+
+@pytest.mark.parametrize("number", [1, 5, 8, 9, 40])
+def test_the_steepest_atoms_are_those_of_the_largest_cosines(number: int) -> None:
+    """At most eight, none below half of the first, the slack, a length of 0, active or shut out."""
+    for seed in range(20):
+        cosines, lengths = gaussian(number, seed=seed).abs().numpy(), 1 + gaussian(number, seed=seed + 99).abs().numpy()
+        is_shut, picks = np.zeros(number, bool), np.zeros(8, int)
+        lengths[2:3], is_shut[3:4] = 0, True
+        active = np.arange(number)[4:5]
+        args = active, len(active), is_shut, picks, np.empty(number)
+        found = _steepest(cosines * np.where(lengths > 0, lengths, 1), lengths, 0.2, *args)
+        left = np.delete(np.arange(number), [i for i in (2, 3, 4) if i < number])
+        ranked = left[np.argsort(-cosines[left])]
+        expected = [i for i in ranked if cosines[i] > 0.2 and cosines[i] >= 0.5 * cosines[ranked[0]]][:8]
+        assert picks[:found].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("descent", "is_flat", "is_optimal"),
+    [
+        ([0, 0, 0], True, True),
+        ([-5, 1.9, -1.9], True, True),
+        ([-5, 2.1, 0], False, False),
+        ([-5, 0, -2.1], False, False),
+        ([0.9, 0, 0], True, True),
+        ([1.1, 0, 0], True, False),
+        ([0, np.nan, 0], False, False),
+        ([np.nan, 0, 0], True, False),
+    ],
+)
+def test_conditions_of_active_and_other_atoms(descent: list[float], is_flat: bool, is_optimal: bool) -> None:
+    """Atoms 1 and 2 are active, of length 2, the first is not, of length 1; the slack is 1."""
+    args = np.array(descent, float), np.array([1.0, 2, 2]), 1.0, np.array([2, 1]), 2
+    assert (_is_flat(*args), _is_optimal(*args)) == (is_flat, is_optimal)
 
 
 def layouts() -> dict[str, Callable[[Tensor], Any]]:

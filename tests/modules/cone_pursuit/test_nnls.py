@@ -195,6 +195,9 @@ def test_threads_start_for_much_work_only(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(active_set_module, "solve_rows", shares)
     solved(atoms, right, 2)
     assert [len(call.args[3]) for call in shares.call_args_list] == [2, 2]
+    hopeless = with_condition(1e9).numpy()
+    targets = gaussian(4, 20, seed=5).abs().numpy() @ hopeless.T
+    assert solved(hopeless, targets, 2)[2] == solved(hopeless, targets)[2] != []
     right[3] *= 1e120
     monkeypatch.setattr(active_set_module, "THREADED", 0)
     assert active_set(atoms, right, 2) is None
@@ -379,6 +382,8 @@ def test_any_scale_is_exact() -> None:
         assert torch.equal(scaled * 2.0**power, codes)
     powers = torch.tensor([-400.0, 0, 300] * 4).double()
     assert torch.equal(nnls(atoms * 2**powers, right).coefficients * 2**powers, codes)
+    slopes = nnls(atoms, right).gradient
+    assert torch.equal(nnls(atoms * 2**powers, right * 2.0**-500).gradient, slopes * 2**powers * 2.0**-500)
     smallest = torch.tensor([[5e-324], [5e-324]], dtype=torch.float64)  # 1e-320 is 2024 of them
     assert float(nnls(smallest, torch.tensor([[1e-320, 1e-320]], dtype=torch.float64)).coefficients) == pytest.approx(
         2024
@@ -415,6 +420,8 @@ def test_values_that_cannot_work() -> None:
     for values in (atoms, atoms.requires_grad_()):
         with pytest.raises(ValueError, match=r"must be real, not .*complex64"):
             nnls(values.cfloat(), right.cfloat())
+    with pytest.raises(ValueError, match="one type and one device"):
+        nnls(gaussian(5, 3).requires_grad_(), right.float())
     with pytest.raises(ValueError, match="must be dense"):
         nnls(gaussian(5, 3).to_sparse(), right)
     with pytest.raises(ValueError, match="must be real"):

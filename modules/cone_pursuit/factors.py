@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from modules.components.kernels import kernel
-from modules.cone_pursuit.active_set import MATHS
+from modules.cone_pursuit.active_factor import MATHS
 
 MODES = "uvwxyz"
 Update = Callable[[Tensor, list[Tensor], int], list[Tensor]]

@@ -7,6 +7,8 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 
+from modules.components.options import at_least
+
 
 class Progress(RichProgressBar):
     """Rich's bar with the metrics that the module logs with ``prog_bar=True``.
@@ -17,6 +19,7 @@ class Progress(RichProgressBar):
     """
 
     def __init__(self, monitor: str | None = None, seconds_per_line: float = 60.0, refresh_rate: int = 1) -> None:
+        at_least(0, seconds_per_line=seconds_per_line, refresh_rate=refresh_rate)
         self.in_terminal = sys.stdout.isatty()
         super().__init__(refresh_rate=refresh_rate if self.in_terminal else 0)
         self.monitor, self.seconds_per_line = monitor, seconds_per_line

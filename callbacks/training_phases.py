@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from modules.components.checkpoint_file import read_checkpoint
+from modules.components.options import at_least
 
 ATTRIBUTES = ("head", "train_features", "stage")
 SETTINGS = {"name", "epochs", "lr", "milestones", "anneal", "fresh_optimizer", *ATTRIBUTES}
@@ -83,6 +84,7 @@ class TrainingPhases(Callback):
         check_phases(phases)
         if mode not in ("max", "min"):
             raise ValueError(f"mode must be max or min, got {mode!r}")
+        at_least(0, patience=patience, min_epochs=min_epochs)
         self.phases, self.dirpath, self.monitor = phases, Path(dirpath), monitor
         self.sign = 1.0 if mode == "max" else -1.0
         self.patience, self.min_epochs, self.network = patience, min_epochs, network

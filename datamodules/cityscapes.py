@@ -16,6 +16,7 @@ from datamodules.loading.loaders import (
     training_loader,
 )
 from datamodules.loading.reporting import describe_skipped
+from modules.components.options import at_least
 
 
 class Cityscapes(LightningDataModule):
@@ -67,8 +68,8 @@ class Cityscapes(LightningDataModule):
             raise ValueError(f"crop must be multiples of 8 and fit into {tuple(size)}, got {tuple(crop)}")
         if labels not in ("ids", "train_ids") or cache not in ("none", "memory"):
             raise ValueError(f"labels are ids or train_ids, cache none or memory; got {labels!r}, {cache!r}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        at_least(1, batch_size=batch_size)
+        at_least(0, num_workers=num_workers)
         self.folder = data_root(root) / folder
         self.size, self.crop = tuple(size), tuple(crop) if crop else None
         self.train_ids = labels == "train_ids"

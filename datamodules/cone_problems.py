@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.arrays.point_sets import gathering_loader
+from modules.components.options import above, at_least
 
 
 def draw_problem(
@@ -66,10 +67,9 @@ class ConeProblems(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if min(dim, num_atoms, repeats) < 1 or num_flips < 0:
-            raise ValueError(f"dim, num_atoms and repeats must be positive: {dim}, {num_atoms}, {repeats}")
-        if not 0 < scale < np.inf:
-            raise ValueError(f"scale must be positive, not {scale}")
+        at_least(1, dim=dim, num_atoms=num_atoms, repeats=repeats)
+        at_least(0, num_flips=num_flips)
+        above(0, scale=scale)
         self.draws = ConeDraws(dim, num_atoms, num_flips, scale, repeats, seed)
 
     def train_dataloader(self) -> DataLoader:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from datamodules.images.crops import NamedImages, RandomCrops, to_tensor
 from datamodules.images.dead_leaves import dead_leaves
 from datamodules.loading.loaders import ResumableDataLoader, evaluation_loader, training_loader
+from modules.components.options import at_least, within
 
 PHOTOS = ("china", "flower")
 SCALE = 0.6
@@ -90,8 +91,9 @@ class EmbeddedPhotos(LightningDataModule):
         for name, size in (("crop_size", crop_size), ("val_crop_size", val_crop_size)):
             if size is not None and not 1 <= size <= HELD_OUT_COLUMNS:
                 raise ValueError(f"{name} must be within 1..{HELD_OUT_COLUMNS}, got {size}")
-        if min(batch_size, crops_per_epoch) < 1 or not 0 <= num_dead_leaves < HELD_OUT_SEED:
-            raise ValueError("batch_size and crops_per_epoch must be positive, num_dead_leaves not negative")
+        at_least(1, batch_size=batch_size, crops_per_epoch=crops_per_epoch)
+        within(0, HELD_OUT_SEED - 1, num_dead_leaves=num_dead_leaves)
+        at_least(0, num_workers=num_workers)
         self.crop_size = crop_size
         self.val_crop_size = val_crop_size or crop_size
         self.batch_size = batch_size

@@ -7,6 +7,7 @@ from datamodules.images.crops import NamedImages
 from datamodules.images.remote import image_root
 from datamodules.images.whole_images import whole_images
 from datamodules.loading.loaders import evaluation_loader
+from modules.components.options import at_least
 
 
 class ImageFiles(LightningDataModule):
@@ -34,6 +35,7 @@ class ImageFiles(LightningDataModule):
         super().__init__()
         self.save_hyperparameters()
         self.folder = image_root(root) / folder
+        at_least(0, num_workers=num_workers)
         self.num_workers = num_workers
         self.images: NamedImages | None = None
 

@@ -16,6 +16,7 @@ from datamodules.loading.loaders import (
     training_device,
     training_loader,
 )
+from modules.components.options import above, at_least
 
 HOW_TO_GET = (
     "Expected is <root>/<folder>/{train,val}/<class>/*.JPEG with the same classes in both, the layout that "
@@ -82,9 +83,9 @@ class ImageNet(LightningDataModule):
         super().__init__()
         self.save_hyperparameters()
         self.shorter_side = round(crop_size * 256 / 224) if shorter_side is None else shorter_side
-        for name, value in (("crop_size", crop_size), ("batch_size", batch_size), ("val_batch_size", val_batch_size)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        at_least(1, crop_size=crop_size, batch_size=batch_size, val_batch_size=val_batch_size)
+        at_least(0, num_workers=num_workers)
+        above(0, cache_limit_gib=cache_limit_gib, shard_cache_limit_gib=shard_cache_limit_gib)
         if self.shorter_side < crop_size:
             raise ValueError(f"shorter_side must be at least crop_size {crop_size}, got {shorter_side}")
         if not 0.0 < smallest_part <= 1.0:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from datamodules.arrays.point_sets import GatheredPoints, Points
+from modules.components.options import above, at_least
 
 
 def draw_spectra(number: int, bands: int, random: np.random.Generator) -> np.ndarray:
@@ -54,8 +55,9 @@ class MixedPixels(GatheredPoints):
     ) -> None:
         super().__init__(batch_size)
         self.save_hyperparameters()
-        if min(num_endmembers, bands) < 1 or num_pixels < num_endmembers or not 0 < concentration < np.inf:
-            raise ValueError(f"sizes or concentration: {num_endmembers, bands, num_pixels, concentration}")
+        at_least(1, num_endmembers=num_endmembers, bands=bands)
+        at_least(num_endmembers, num_pixels=num_pixels)
+        above(0, concentration=concentration)
         if np.isnan(noise_db):
             raise ValueError("noise_db must be a number of dB, not NaN")
         self.sizes, self.concentration = (num_endmembers, bands, num_pixels), concentration

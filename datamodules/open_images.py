@@ -31,6 +31,7 @@ from datamodules.loading.loaders import (
     warn,
 )
 from datamodules.loading.reporting import describe_skipped
+from modules.components.options import above, at_least
 
 HOW_TO_GET = (
     "Expected is <root>/<split>/**/<ImageID>.{png,jpg,webp}. Open Images: "
@@ -112,9 +113,10 @@ class OpenImages(LightningDataModule):
         self.image_lists = image_lists or {}
         if unknown := set(self.image_lists) - set(self.splits):
             raise ValueError(f"image_lists knows train, val and test, not {', '.join(sorted(unknown))}")
-        for name, value in (("crop_size", crop_size), ("batch_size", batch_size), ("crops_per_image", crops_per_image)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        at_least(1, crop_size=crop_size, batch_size=batch_size, crops_per_image=crops_per_image)
+        at_least(1, val_crop_size=val_crop_size, val_batches=val_batches, val_batch_size=val_batch_size)
+        at_least(0, num_workers=num_workers)
+        above(0, cache_limit_gib=cache_limit_gib, shard_cache_limit_gib=shard_cache_limit_gib)
         if cache not in ("none", "memory", "device"):
             raise ValueError(f"cache must be none, memory or device, got {cache!r}")
         self.crop_size = crop_size

@@ -14,6 +14,7 @@ from datamodules.loading.loaders import ResumableDataLoader, data_root, is_rank_
 from datamodules.loading.reporting import describe_skipped
 from datamodules.signals.batches import Records, evaluation_batches, training_batches
 from datamodules.signals.cache import Cache, open_cache
+from modules.components.options import at_least
 
 CLASSES = ("N", "A", "O", "~")
 """Normal, atrial fibrillation, other rhythm, noisy: labels 0 to 3."""
@@ -150,11 +151,11 @@ class PhysioNet2017(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        at_least(2, num_folds=num_folds)
+        at_least(1, batch_size=batch_size, val_batch_size=val_batch_size, pad_to=pad_to)
+        at_least(0, num_workers=num_workers)
         if not 0 <= fold < num_folds:
             raise ValueError(f"fold must be in 0..{num_folds - 1}, got {fold}")
-        for name, value in (("batch_size", batch_size), ("val_batch_size", val_batch_size), ("pad_to", pad_to)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
         self.folder = data_root(root) / folder
         self.reference = self.folder / reference
         self.splits = data_root(root) / splits if splits else None

@@ -35,6 +35,7 @@ from datamodules.loading.loaders import (
 )
 from datamodules.loading.packing import fingerprint
 from datamodules.loading.reporting import describe_skipped
+from modules.components.options import at_least
 
 Split = Literal["train", "val", "test"]
 
@@ -88,10 +89,8 @@ class ThumbnailData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        numbers = {"size": size, "batch_size": batch_size, "val_batch_size": val_batch_size, "test_images": test_images}
-        for name, value in numbers.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        at_least(1, size=size, batch_size=batch_size, val_batch_size=val_batch_size, test_images=test_images)
+        at_least(0, num_workers=num_workers)
         self.root, self.size, self.seed = image_root(root), size, seed
         self.batch_size, self.val_batch_size, self.test_images = batch_size, val_batch_size, test_images
         self.in_memory, self.num_workers = in_memory, num_workers
@@ -266,6 +265,7 @@ class LSUNBedroom(ThumbnailData):
 
     def __init__(self, held_out: int = 10_000, max_images: int | None = None, **options: Any) -> None:
         super().__init__(**options)
+        at_least(1, held_out=held_out, max_images=max_images)
         self.held_out, self.max_images = held_out, max_images
 
     def source(self, split: Split) -> Source:

@@ -15,6 +15,7 @@ from datamodules.loading.loaders import (
     training_loader,
 )
 from datamodules.loading.reporting import describe_skipped
+from modules.components.options import at_least
 
 NUM_CLASSES = 21
 """Background and 20 classes."""
@@ -83,8 +84,8 @@ class VOC(LightningDataModule):
             raise ValueError(f"crop must be multiples of {MULTIPLE}, got {tuple(crop)}")
         if not 0 < scales[0] <= scales[1]:
             raise ValueError(f"scales must be positive and in order, got {tuple(scales)}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        at_least(1, batch_size=batch_size)
+        at_least(0, num_workers=num_workers)
         self.folder = data_root(root) / folder
         self.train_list, self.val_list = train_list, val_list
         self.crop, self.scales = (crop[0], crop[1]), (scales[0], scales[1])

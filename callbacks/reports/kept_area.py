@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from modules.components.coding.container import pack, unpack
+from modules.components.options import at_least
 
 DIGITS = (4, 1, 4, 1, 1, 1, 1, 1)
 """Behind the point, of the numbers of a row."""
@@ -67,10 +68,9 @@ class KeptArea(Callback):
         self.keep = ["", "person,car", None] if keep is None else keep
         self.boxes = boxes or []
         wrong = [box for box in self.boxes if min(box) < 0 or box[0] + box[2] > 1 or box[1] + box[3] > 1]
-        if num_images < 1 or wrong or not (self.keep or self.boxes):
-            raise ValueError(
-                f"need a scene, a choice and boxes within 0..1, got {num_images}, {self.keep}, {self.boxes}"
-            )
+        at_least(1, num_images=num_images)
+        if wrong or not (self.keep or self.boxes):
+            raise ValueError(f"need a choice and boxes within 0..1, got {self.keep}, {self.boxes}")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         missing = [name for name in ("codec", "side_information") if not hasattr(pl_module, name)]

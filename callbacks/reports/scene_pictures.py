@@ -14,6 +14,7 @@ from rich.table import Table
 from callbacks.reports.equal_bits import at_most, peers
 from modules.components.coding.container import pack, unpack
 from modules.components.coding.model_file import load_network
+from modules.components.options import at_least
 
 
 class Shown(NamedTuple):
@@ -62,6 +63,7 @@ class ScenePictures(Callback):
         baselines: dict[str, str] | None = None,
     ) -> None:
         self.folder = Path(dirpath)
+        at_least(1, num_images=num_images)
         self.num_images = num_images
         self.keep = keep or [None]
         self.baselines = baselines or {}

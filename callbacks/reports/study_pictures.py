@@ -10,6 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.predictions import is_writer
 from callbacks.reports.study_table import group
+from modules.components.options import at_least
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -117,6 +118,7 @@ class StoppingPicture(Callback):
     """
 
     def __init__(self, dims: list[int], ambient: int) -> None:
+        at_least(1, ambient=ambient)
         self.dims, self.ambient = dims, ambient
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

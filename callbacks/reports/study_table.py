@@ -16,6 +16,7 @@ import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.predictions import is_writer
+from modules.components.options import at_least
 
 Record = dict[str, Any]
 
@@ -60,6 +61,7 @@ class StudyTable(Callback):
     """
 
     def __init__(self, measured: list[str], seconds: float = 30.0) -> None:
+        at_least(0, seconds=seconds)
         self.measured, self.seconds = measured, seconds
         self.written = time.monotonic()
 

@@ -192,6 +192,7 @@ class SPNResNet18(SPNNetwork):
         groups: int = 1,
         quantizer: QuantizerName = "rescaled",
     ) -> None:
+        at_least(1, num_classes=num_classes)
         rules = [
             Rule(kind="conv", kernel=3, ratio=ratio, patch=patch, groups=groups, quantizer=quantizer),
             Rule(kind="conv", ratio=ratio, patch=patch, quantizer=quantizer),

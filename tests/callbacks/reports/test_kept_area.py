@@ -66,8 +66,10 @@ def test_a_table_of_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_what_it_needs(tmp_path: Path) -> None:
-    for options in ({"num_images": 0}, {"keep": []}, {"boxes": [(0.5, 0, 0.6, 1)]}, {"boxes": [(0, -0.1, 0.5, 0.5)]}):
-        with pytest.raises(ValueError, match=r"need a scene, a choice and boxes within 0\.\.1"):
+    with pytest.raises(ValueError, match="num_images must be at least 1, got 0"):
+        KeptArea(str(tmp_path), num_images=0)
+    for options in ({"keep": []}, {"boxes": [(0.5, 0, 0.6, 1)]}, {"boxes": [(0, -0.1, 0.5, 0.5)]}):
+        with pytest.raises(ValueError, match=r"need a choice and boxes within 0\.\.1"):
             KeptArea(str(tmp_path), **options)  # type: ignore[arg-type]
     trainer: Any = SimpleNamespace(datamodule=SimpleNamespace())
     with pytest.raises(ValueError, match=r"KeptArea needs a module with codec\(\)"):

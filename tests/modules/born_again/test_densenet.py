@@ -182,8 +182,13 @@ def test_first_weights_follow_the_seed() -> None:
 
 @pytest.mark.parametrize("wrong", [{"units": 0}, {"growth": 0}, {"compression": 0.0}, {"stem_channels": 0}])
 def test_impossible_sizes(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="must be at least 1, got units="):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be (at least 1|above 0), got 0"):
         DenseNet(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_transition_keeps_a_channel() -> None:
+    with pytest.raises(ValueError, match=r"compression 0\.1 leaves none of 8 channels"):
+        DenseNet(growth=4, compression=0.1)
 
 
 def test_unknown_sizing() -> None:

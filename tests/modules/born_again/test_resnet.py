@@ -50,7 +50,7 @@ def test_impossible_depths(depth: int) -> None:
 
 @pytest.mark.parametrize("wrong", [{"width": 0}, {"base_channels": 0}])
 def test_impossible_widths(wrong: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="width and base_channels must be at least 1, got"):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))} must be at least 1, got 0"):
         WideResNet(**wrong)  # type: ignore[arg-type]
 
 

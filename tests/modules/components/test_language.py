@@ -218,5 +218,6 @@ def test_impossible_sizes(wrong: dict[str, int]) -> None:
     for model in (LSTMLanguageModel, CNNLSTMLanguageModel):
         with pytest.raises(ValueError, match="must be at least 1, got"):
             model(**wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="must be at least 1, got"):
-        CNNLSTMLanguageModel(filters=())
+    for filters in ((), (3, 0)):
+        with pytest.raises(ValueError, match="filters must be at least 1 each, got"):
+            CNNLSTMLanguageModel(filters=filters)

@@ -101,9 +101,9 @@ def test_the_loss_of_the_codec_by_hand() -> None:
     assert float(module.training_step(data, 0).detach()) == pytest.approx(expected, rel=1e-5)
     module.target_entropy = 2.0
     assert float(module.training_step(data, 0).detach()) == pytest.approx(expected - 7 * (bits - 0.5), rel=1e-5)
-    with pytest.raises(ValueError, match="must not be negative, got -1"):
+    with pytest.raises(ValueError, match="target_entropy must be at least 0, got -1"):
         CompressionModel(codec(), target_entropy=-1)
-    with pytest.raises(ValueError, match="must not be negative"):
+    with pytest.raises(ValueError, match="beta must be at least 0"):
         CompressionModel(codec(), beta=-1.0)
 
 
@@ -120,7 +120,7 @@ def test_the_joint_loss_by_hand_reaches_the_encoder_by_the_classifier() -> None:
     torch.testing.assert_close(module.predict_step(data, 0), logits.softmax(1))
     with pytest.raises(ValueError, match="needs a classifier on codes, not RGBResNet"):
         JointModel(codec(), network(RGBResNet))
-    with pytest.raises(ValueError, match=r"gamma must not be negative, got -0\.1"):
+    with pytest.raises(ValueError, match=r"gamma must be at least 0, got -0\.1"):
         JointModel(codec(), network(), gamma=-0.1)
 
 

@@ -186,9 +186,14 @@ def test_mistakes_are_named() -> None:
         CompressionNet(2, 2, 2, 1).encode(torch.zeros(1, 3, 24, 36))
     with pytest.raises(ValueError, match="sides must be multiples of 8, got 20 x 32"):
         CompressionNet(2, 2, 2, 1).encode(torch.zeros(1, 3, 20, 32))
-    for sizes in ((4, 1), (4, 128), (4097, 6)):
-        with pytest.raises(ValueError, match="a code has at most 4096 channels and 2 to 127 centres, got"):
-            CompressionNet(*sizes, width=2, units=1)
-    for options in ({"channels": 0}, {"units": 0}, {"width": 1}):
-        with pytest.raises(ValueError, match="need channels, units >= 1 and width >= 2"):
-            CompressionNet(**options)
+    bounds = {"num_centers": "2 to 127", "channels": "1 to 4096", "units": "at least 1", "width": "at least 2"}
+    for name, size in (
+        ("num_centers", 1),
+        ("num_centers", 128),
+        ("channels", 4097),
+        ("channels", 0),
+        ("units", 0),
+        ("width", 1),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must be {bounds[name]}, got {size}"):
+            CompressionNet(**{name: size})

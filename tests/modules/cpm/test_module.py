@@ -151,7 +151,7 @@ def test_every_option_changes_the_loss_and_bad_ones_are_refused():
         with pytest.raises(ValueError, match="counted is average or masked"):
             module(**options)
     for name in ("context_lr", "target_bits", "rate_weight", "distortion_weight", "kernel_decay", "center_decay"):
-        with pytest.raises(ValueError, match="must not be negative"):
+        with pytest.raises(ValueError, match=f"{name} must be at least 0"):
             module(**{name: -1.0})
 
 

@@ -149,6 +149,6 @@ def test_every_parameter_gets_a_finite_gradient_also_at_the_ends():
 
 
 def test_sizes_out_of_range_are_refused():
-    for arguments in ((0, 2, 4), (8, 0, 4), (8, 2, 0), (8, 2, 33)):
-        with pytest.raises(ValueError, match="hidden, num_layers"):
-            PixelMLP(*arguments)
+    for name, size in (("hidden", 0), ("num_layers", 0), ("num_mixtures", 0), ("num_mixtures", 33)):
+        with pytest.raises(ValueError, match=f"{name} must be .*, got {size}"):
+            PixelMLP(**{name: size})

@@ -22,7 +22,7 @@ def test_problems_follow_from_the_seed_in_the_order_of_the_authors_code() -> Non
 
 
 def test_sizes_that_cannot_be() -> None:
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="repeats must be at least 1"):
         ConeProblems(repeats=0)
-    with pytest.raises(ValueError, match="scale must be positive"):
+    with pytest.raises(ValueError, match="scale must be above 0"):
         ConeProblems(scale=float("nan"))

@@ -25,9 +25,9 @@ def test_noise_has_its_strength() -> None:
 
 
 def test_sizes_that_cannot_be() -> None:
-    with pytest.raises(ValueError, match="sizes or concentration"):
+    with pytest.raises(ValueError, match="num_pixels must be at least 6, got 5"):
         MixedPixels(6, 10, 5)
-    with pytest.raises(ValueError, match="sizes or concentration"):
+    with pytest.raises(ValueError, match="concentration must be above 0"):
         MixedPixels(concentration=float("nan"))
     with pytest.raises(ValueError, match="noise_db"):
         MixedPixels(noise_db=float("nan"))

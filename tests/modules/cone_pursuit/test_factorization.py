@@ -93,7 +93,7 @@ def test_values_that_cannot_work(tmp_path: Path, capfd: pytest.CaptureFixture) -
         Factorization([2], ["mu"])
     with pytest.raises(ValueError, match="ranks >= 1"):
         Factorization([])
-    with pytest.raises(ValueError, match="restarts >= 1"):
+    with pytest.raises(ValueError, match="restarts must be at least 1"):
         Factorization([1], restarts=0)
     with pytest.raises(ValueError, match="choose from"):
         Factorization([2], ["hals"], loss="kullback_leibler")

@@ -78,7 +78,7 @@ def test_config_runs_on_tiny_data() -> None:
 def test_values_that_cannot_work() -> None:
     with pytest.raises(ValueError, match="choose from"):
         GarroteStudy(["lasso"])
-    with pytest.raises(ValueError, match="smoothness > 0"):
+    with pytest.raises(ValueError, match="smoothness must be above 0"):
         GarroteStudy(smoothness=0.0)
     with pytest.raises(ValueError, match="at least 1"):
         GarroteStudy(max_iterations=0)

@@ -346,7 +346,8 @@ def test_layouts_change_nothing_and_nothing_is_written(name: str, shape: tuple[i
     for part, reference, kind in zip(found, expected, ("coefficients", "gradient"), strict=True):
         assert isinstance(part, np.ndarray) == isinstance(held[0], np.ndarray) and part.shape == (*shape[:-1], 14)
         np.testing.assert_array_equal(part, reference, err_msg=kind)
-    assert len(getattr(solve_few, "signatures", [])) <= 1  # one kind of array is compiled for
+    kinds = {tuple(str(kind) for kind in each if "Array" in str(kind)) for each in getattr(solve_few, "signatures", [])}
+    assert len(kinds) <= 1  # one kind of array is compiled for; solve_at brings a second form with a constant
     for after, before in zip(held, (gaussian(9, 14), gaussian(*shape, seed=1)), strict=True):
         np.testing.assert_array_equal(after.detach().resolve_neg() if isinstance(after, Tensor) else after, before)
 

@@ -246,5 +246,5 @@ def test_augmentation_ends_with_the_low_pass(resample: Any) -> None:
     every = Augmentation(resample=resample, low_pass=1.0)(signal, length, generator(5))[0]
     assert not any(a.equal(b) for a, b in zip(plain, every, strict=True))
     assert (plain - every).std() > 0.1 * plain.std()
-    with pytest.raises(ValueError, match="low_pass must be a share"):
+    with pytest.raises(ValueError, match="low_pass must be 0 to 1, got 50"):
         Augmentation(low_pass=50)

@@ -172,7 +172,7 @@ def test_discriminator_shapes_scales_and_labels() -> None:
     first = functional.leaky_relu(discriminator.scales[0].layers[0][0](torch.cat([x, labels], 1)), 0.2)
     assert torch.equal(judgements[0].features[0], first)
     assert not torch.equal(discriminator(x, labels.flip(1))[0].scores, judgements[0].scores)
-    with pytest.raises(ValueError, match="at least one scale"):
+    with pytest.raises(ValueError, match="num_scales must be at least 1"):
         MultiscaleDiscriminator(num_scales=0)
     with pytest.raises(AssertionError):
         discriminator(x)

@@ -135,7 +135,7 @@ CYCLE.append(CYCLE)
         (weights(channels=torch.tensor([8.0])), "plain arguments, not Tensor"),
         (weights(sigma=10**400), "not plain"),
         (weights(sigma=CYCLE), "not plain"),
-        (weights(num_levels=1), "division by zero"),
+        (weights(num_levels=1), "num_levels must be at least 2, got 1"),
         (weights({}, "Pyramid"), "unexpected keyword"),
         ({"format": 1, "network": {"class_path": "modules.l3c.nets.Pyramid"}, "state_dict": {}}, "no weights"),
         (weights({}, "functional"), "no network that a codec"),

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from datamodules.loading.loaders import ResumableDataLoader, data_root, warn
 from datamodules.text.token_streams import evaluation_windows, training_windows
+from modules.components.options import at_least
 
 EOS = "<eos>"
 SPLITS = {"train": "train", "val": "valid", "test": "test"}
@@ -127,9 +128,7 @@ class PennTreebank(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        for name, value in (("batch_size", batch_size), ("val_batch_size", val_batch_size), ("window", window)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        at_least(1, batch_size=batch_size, val_batch_size=val_batch_size, window=window)
         if level not in TOKENS:
             raise ValueError(f"level must be words or characters, got {level!r}")
         if chars and level == "characters":

@@ -8,6 +8,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from modules.components.coding.checked_file import Codec, file_of
+from modules.components.options import at_least
 
 
 class HeldOutReport(Callback):
@@ -26,8 +27,7 @@ class HeldOutReport(Callback):
     needs: tuple[str, ...] = ("codec",)
 
     def __init__(self, dirpath: str, num_images: int = 4) -> None:
-        if num_images < 1:
-            raise ValueError(f"num_images must be at least 1, got {num_images}")
+        at_least(1, num_images=num_images)
         self.folder = Path(dirpath)
         self.num_images = num_images
 

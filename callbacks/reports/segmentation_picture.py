@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 
 from callbacks.reports.evaluation_picture import EvaluationPicture
 from callbacks.reports.scene_pictures import Shown, draw_rows, label_colours
+from modules.components.options import at_least
 
 IGNORE = 255
 """Label of pixels that count nowhere; black."""
@@ -30,8 +31,7 @@ class SegmentationPicture(EvaluationPicture):
     name, needs = "segmentation", "segment(image)"
 
     def __init__(self, num_images: int = 4) -> None:
-        if num_images < 1:
-            raise ValueError(f"num_images must be at least 1, got {num_images}")
+        at_least(1, num_images=num_images)
         self.num_images = num_images
 
     def draw(self, pl_module: LightningModule, loader: DataLoader, path: Path) -> None:

@@ -19,6 +19,7 @@ from datamodules.loading.loaders import (
     training_device,
     training_loader,
 )
+from modules.components.options import at_least
 
 PADDING = 4
 """Of the random crops, by reflection (the augmentation of Wide-ResNets)."""
@@ -105,9 +106,7 @@ class SmallImages(LightningDataModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        for name, value in (("batch_size", batch_size), ("val_batch_size", val_batch_size)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        at_least(1, batch_size=batch_size, val_batch_size=val_batch_size)
         if cache not in ("auto", "memory", "device"):
             raise ValueError(f"cache must be auto, memory or device, got {cache!r}")
         self.root = data_root(root)

@@ -65,7 +65,7 @@ class Connection:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether the same question may be answered a little later.
+    """Whether the same question may be answered a little later: not what a file system of fsspec does not offer.
 
     fsspec's HTTP calls a file missing whatever went wrong while it asked for its size; the cause says what did.
     """
